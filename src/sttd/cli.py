@@ -1,0 +1,312 @@
+"""The command line. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shlex
+import shutil
+import sys
+import time
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from sttd import __version__
+from sttd.config import Config, Loaded, load, settings_of
+from sttd.errors import ConfigError, SttdError
+from sttd.recognizers.registry import provider_class, provider_names
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sttd.models.catalog import Entry
+
+USAGE, INTERRUPTED = 64, 130
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(USAGE, f"{self.prog}: {message}\n")
+
+
+def _common() -> argparse.ArgumentParser:
+    common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument("--config", metavar="FILE", help="TOML file (default: /etc/sttd/sttd.toml if there)")
+    common.add_argument("--provider", metavar="NAME", help=f"one of {', '.join(provider_names())}")
+    common.add_argument("--model", metavar="NAME|DIR", help="catalog name or folder of a model")
+    common.add_argument("--language", metavar="CODE", help="language of sessions that name none")
+    common.add_argument("--listen", metavar="HOST:PORT", action="append", help="address to listen on; may be repeated")
+    common.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error")
+    common.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", help="any setting, such as endpoint.min_silence_ms=300"
+    )
+    return common
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = _common()
+    parser = _Parser(prog="sttd", description=__doc__ and "Speech to text over WebSockets, on your own box.", parents=[common])
+    parser.add_argument("--version", action="version", version=f"sttd {__version__}")
+    parser.set_defaults(run=_serve)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Parser)
+
+    serve = commands.add_parser("serve", parents=[common], help="run the daemon (what plain `sttd` does)")
+    serve.set_defaults(run=_serve)
+
+    check = commands.add_parser("check-config", parents=[common], help="print all settings and where they come from")
+    check.set_defaults(run=_check_config)
+
+    talk = commands.add_parser("transcribe", help="send a recording to a running daemon and print the text")
+    talk.add_argument("file", nargs="?", help="WAV file, or - for raw 16 kHz s16 mono on standard input (default: a sample)")
+    talk.add_argument("--url", default="ws://127.0.0.1:3000/ws/stt", help="the daemon's JSON endpoint (%(default)s)")
+    talk.add_argument("--language", default="", metavar="CODE")
+    talk.set_defaults(run=_transcribe)
+
+    models = commands.add_parser("models", help="list, fetch, find, remove and check models")
+    actions = models.add_subparsers(title="actions", metavar="ACTION", parser_class=_Parser, required=True)
+    listing = actions.add_parser("list", parents=[common], help="what there is, and what is here")
+    listing.set_defaults(run=_models_list)
+    for name, run, text in (
+        ("pull", _models_pull, "fetch a model (default: the one that sttd would serve)"),
+        ("path", _models_path, "print where a model lies"),
+        ("rm", _models_rm, "delete a model"),
+        ("verify", _models_verify, "check a model's files against their SHA-256 (default: all that are here)"),
+    ):
+        action = actions.add_parser(name, parents=[common], help=text)
+        action.add_argument("name", nargs="+" if name == "rm" else "*", help="model's name, as `sttd models list` has it")
+        action.set_defaults(run=run)
+    return parser
+
+
+def _load(arguments: argparse.Namespace) -> Loaded:
+    given = vars(arguments)
+    values = {key: given[key] for key in ("provider", "model", "language") if key in given}
+    if "listen" in given:
+        values["server.listen"] = ",".join(given["listen"])
+    if "log_level" in given:
+        values["log.level"] = given["log_level"]
+    for assignment in given.get("set", ()):
+        key, equals, value = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {assignment}: is not KEY=VALUE")
+        values[key] = value
+    file = Path(given["config"]) if "config" in given else None
+    return load(values, file=file, providers=provider_names())
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    config = _load(arguments).config
+    from sttd.models.store import wanted
+    from sttd.ops import logs
+    from sttd.ops.sockets import split_address
+
+    for address in config.server.listen:
+        split_address(address)
+    provider_class(config.provider)
+    entry = wanted(config)
+    logs.set_up(config.log.level)
+
+    import trio
+
+    from sttd.server import Daemon
+
+    daemon = Daemon(config)
+    trio.run(daemon.run, lambda addresses: _announce(config, addresses, entry))
+    logging.shutdown()
+    sys.stdout.flush()
+    # Abandoned decodes may still run in worker threads; leaving through them could only fail.
+    os._exit(0)
+
+
+def _announce(config: Config, addresses: list[str], entry: Entry | None) -> None:
+    from sttd.models.store import Store
+    from sttd.protocols.json_events import JsonEvents
+    from sttd.protocols.plain import PlainText
+
+    model = entry.name if entry else config.model
+    print(f"sttd {__version__} serves {config.provider}" + (f" ({model})" if model else ""))
+    for protocol, what in ((PlainText, "plain text"), (JsonEvents, "JSON events")):
+        print(f"  {what:12}", "  ".join(f"ws://{address}{protocol.path}" for address in addresses))
+    if entry and not Store.of(config).has(entry):
+        print(f"The model {entry.name} is not here; fetch it with: sttd models pull {entry.name}")
+    url = f"ws://{addresses[-1]}{JsonEvents.path}"
+    print(f"Try it: {_myself()} transcribe --url {url}", flush=True)
+
+
+def _myself() -> str:
+    program = Path(sys.argv[0])
+    if program.name == "sttd" and shutil.which("sttd") != str(program.resolve()):
+        return shlex.quote(os.path.relpath(program) if program.is_relative_to(Path.cwd()) else str(program))
+    return "sttd" if program.name == "sttd" else f"{shlex.quote(sys.executable)} -m sttd"
+
+
+def _check_config(arguments: argparse.Namespace) -> int:
+    from sttd.models.store import wanted
+    from sttd.ops.sockets import split_address
+
+    loaded = _load(arguments)
+    for address in loaded.config.server.listen:
+        split_address(address)
+    wanted(loaded.config)
+    for key, found in settings_of(Config).items():
+        value: object = loaded.config
+        for part in key.split("."):
+            value = getattr(value, part)
+        print(f"{key} = {_toml(value)}  # {loaded.origins[key]}; {found.help}")
+    return 0
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def _transcribe(arguments: argparse.Namespace) -> int:
+    import trio
+
+    from sttd.net.client import Recording, transcribe
+
+    live = sys.stderr.isatty()
+
+    def show(kind: str, text: str) -> None:
+        if kind == "partial" and live:
+            print(f"\r\x1b[K\x1b[2m{text[-(shutil.get_terminal_size().columns - 1) :]}\x1b[0m", end="", file=sys.stderr, flush=True)
+        elif kind == "final":
+            print("\r\x1b[K" if live else "", end="", file=sys.stderr, flush=True)
+            print(text, flush=True)
+
+    path = arguments.file or str(files("sttd").joinpath("sample.wav"))
+    options = {"language": arguments.language} if arguments.language else {}
+    trio.run(transcribe, arguments.url, Recording(path), options, show)
+    return 0
+
+
+def _entries(arguments: argparse.Namespace, config: Config) -> list[Entry]:
+    from sttd.models.catalog import catalog
+    from sttd.models.store import wanted
+
+    if not arguments.name:
+        entry = wanted(config)
+        return [entry] if entry else []
+    found = []
+    for name in arguments.name:
+        provider = next((entry.provider for entry in catalog().values() if name in (entry.name, *entry.aliases)), config.provider)
+        entry = wanted(replace(config, model=name, provider=provider))
+        if entry is None:
+            raise ConfigError(f"{name} is a folder, not a model of the catalog")
+        found.append(entry)
+    return found
+
+
+def _models_list(arguments: argparse.Namespace) -> int:
+    from sttd.models.catalog import catalog
+    from sttd.models.store import Store
+
+    store = Store.of(_load(arguments).config)
+    print(f"{'':2}{'NAME':20} {'PROVIDER':15} {'LANGUAGES':10} {'MB':>5}  LICENCE")
+    for entry in catalog().values():
+        here = "*" if store.has(entry) else ""
+        languages = ",".join(entry.languages) or "many"
+        print(f"{here:2}{entry.name:20} {entry.provider:15} {languages:10} {entry.megabytes:5}  {entry.licence}")
+    print(f"* is in {store.root}")
+    return 0
+
+
+def _models_pull(arguments: argparse.Namespace) -> int:
+    from sttd.models.store import Store
+
+    config = _load(arguments).config
+    store = Store.of(config)
+    for entry in _entries(arguments, config):
+        if store.has(entry):
+            print(f"{entry.name} is here already: {store.path(entry)}")
+            continue
+        print(f"Pulling {entry.name} ({entry.megabytes} MB, {entry.licence})", file=sys.stderr)
+        path = store.pull(entry, _Progress(), lambda text: print(text, file=sys.stderr))
+        print(f"{entry.name}: {path}")
+    return 0
+
+
+def _models_path(arguments: argparse.Namespace) -> int:
+    from sttd.errors import ModelMissing
+    from sttd.models.store import Store
+
+    config = _load(arguments).config
+    store = Store.of(config)
+    for entry in _entries(arguments, config):
+        if not store.has(entry):
+            raise ModelMissing(f"the model {entry.name} is not here; fetch it with: sttd models pull {entry.name}")
+        print(store.path(entry))
+    return 0
+
+
+def _models_rm(arguments: argparse.Namespace) -> int:
+    from sttd.models.store import Store
+
+    config = _load(arguments).config
+    for entry in _entries(arguments, config):
+        Store.of(config).remove(entry)
+    return 0
+
+
+def _models_verify(arguments: argparse.Namespace) -> int:
+    from sttd.models.catalog import catalog
+    from sttd.models.store import Store
+
+    config = _load(arguments).config
+    store = Store.of(config)
+    chosen = _entries(arguments, config) if arguments.name else [e for e in catalog().values() if store.has(e)]
+    worst = 0
+    for entry in chosen:
+        try:
+            print(f"{entry.name}: {store.verify(entry)}")
+        except SttdError as error:
+            print(f"{entry.name}: damaged or missing: {error}; sttd models rm and pull it again")
+            worst = error.exit_code
+    return worst
+
+
+class _Progress:
+    """A progress bar on a terminal, a line every ten percent elsewhere."""
+
+    def __init__(self) -> None:
+        self._shown = 0.0
+        self._tenth = ("", -1)
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        """See sttd.models.sources.Progress."""
+        finished = done == total
+        if sys.stderr.isatty():
+            if finished or time.monotonic() - self._shown > 0.1:
+                self._shown = time.monotonic()
+                filled = 30 * done // total if total else 0
+                bar = f"[{'#' * filled}{'.' * (30 - filled)}] {100 * done // total:3}%" if total else ""
+                end = "\n" if finished else ""
+                print(f"\r\x1b[K{name:16} {bar} {done / 1e6:.1f} of {total / 1e6:.1f} MB", end=end, file=sys.stderr, flush=True)
+        elif total and (name, 10 * done // total) != self._tenth:
+            self._tenth = (name, 10 * done // total)
+            print(f"{name} {100 * done // total}%", file=sys.stderr, flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and exit with its code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        code = arguments.run(arguments)
+    except SttdError as error:
+        print(f"sttd: {error}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        print("\nsttd: interrupted", file=sys.stderr)
+        code = INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)

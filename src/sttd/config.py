@@ -1,0 +1,338 @@
+"""Settings: what there is, what is allowed, and where a value came from.
+
+Command line > environment > TOML files > defaults. Every setting is a field below with its help and its limits;
+the same checks serve a client's options. An error names the setting, where it stands and what is allowed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sttd.errors import ConfigError, OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+DEFAULT_FILE = Path("/etc/sttd/sttd.toml")
+SAMPLE_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 88200, 96000, 176400, 192000)
+ENCODINGS = ("pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_u8", "pcm_mulaw", "pcm_alaw")
+_ENVIRONMENT_ONLY = {"STTD_CYTHON_DEBUG"}  # read by setup.py, not a setting
+
+T = TypeVar("T")
+
+
+def setting(
+    default: Any,
+    help_text: str,
+    *,
+    choices: tuple[object, ...] = (),
+    low: float | None = None,
+    high: float | None = None,
+) -> Any:
+    """A field of a settings class; `low` and `high` are the limits of a number, both included."""
+    return field(default=default, metadata={"help": help_text, "choices": choices, "low": low, "high": high})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """Where sttd listens, and how it stops."""
+
+    listen: tuple[str, ...] = setting(("127.0.0.1:8000", "127.0.0.1:3000"), "addresses as host:port; every path on each")
+    drain_s: float = setting(30.0, "seconds that sessions have to finish after SIGTERM", low=0, high=3600)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointConfig:
+    """When an utterance begins and ends. A client may set these for its own session."""
+
+    gate: bool = setting(True, "decode only what sounds like speech; off leaves endpoints to the recognizer")
+    threshold_db: float = setting(9.0, "level above the noise floor that counts as speech", low=1, high=60)
+    onset_ms: int = setting(60, "speech that opens an utterance", low=20, high=1000)
+    hangover_ms: int = setting(300, "audio after the last speech that still goes to the recognizer", low=0, high=5000)
+    pre_roll_ms: int = setting(300, "audio before the onset that goes along", low=0, high=2000)
+    min_silence_ms: int = setting(500, "silence that ends an utterance", low=100, high=10000)
+    max_utterance_ms: int = setting(30000, "longest utterance; near it a shorter silence ends it", low=1000, high=30000)
+    arrival_pause_ms: int = setting(1000, "no audio from the client for so long ends an utterance; 0: never", low=0, high=60000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOptions(EndpointConfig):
+    """What a client may choose for its session, in the query string or in a `config` message."""
+
+    sample_rate: int = setting(16000, "samples a second", choices=SAMPLE_RATES)
+    encoding: str = setting("pcm_s16le", "sample format", choices=ENCODINGS)
+    channels: int = setting(1, "interleaved channels, mixed to one", low=1, high=8)
+    language: str = setting("", "language code such as en or de; empty: the model's own, or detected")
+    partials: bool = setting(True, "send hypotheses while speech goes on (JSON protocol)")
+    words: bool = setting(False, "send word times and confidences with each final (JSON protocol)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoskConfig:
+    """The vosk provider."""
+
+    workers: int = setting(0, "decoding threads; 0: one a core", low=0, high=256)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FasterWhisperConfig:
+    """The faster_whisper provider."""
+
+    workers: int = setting(0, "utterances decoded at once; 0: two where there are two cores or more", low=0, high=64)
+    threads: int = setting(0, "threads a worker; 0: the cores shared out among the workers, at most 4", low=0, high=64)
+    beam_size: int = setting(5, "beams of the search for a final", low=1, high=20)
+    compute_type: str = setting(
+        "int8", "arithmetic", choices=("int8", "int8_float32", "int16", "float32", "float16", "int8_float16", "auto")
+    )
+    device: str = setting("cpu", "where it runs", choices=("cpu", "cuda", "auto"))
+    partial_interval_ms: int = setting(1000, "new audio between two partials", low=200, high=30000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelsConfig:
+    """Where models are kept."""
+
+    dir: str = setting("", "folder of the model store; empty: $STATE_DIRECTORY/models or the user's data folder")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsConfig:
+    """What one client may take."""
+
+    connections: int = setting(64, "open connections in all; more are answered with 503", low=1, high=100000)
+    head_bytes: int = setting(16384, "size of a request head", low=1024, high=1 << 20)
+    head_s: float = setting(5.0, "seconds that a request head may take", low=0.1, high=300)
+    message_bytes: int = setting(32 << 20, "size of one audio message", low=4096, high=1 << 30)
+    text_bytes: int = setting(16384, "size of one text message", low=256, high=1 << 20)
+    buffer_s: float = setting(10.0, "seconds of audio waiting in a session before its socket is read no further", low=1, high=600)
+    send_s: float = setting(10.0, "seconds that a client may take to accept a message", low=0.1, high=600)
+    ping_s: float = setting(20.0, "quiet seconds before a ping, and again until the client counts as gone", low=1, high=3600)
+    close_s: float = setting(5.0, "seconds for the closing handshake", low=0.1, high=60)
+    flush_s: float = setting(30.0, "seconds for the last finals after a client's close", low=0.1, high=600)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogConfig:
+    """What is written to standard error."""
+
+    level: str = setting("info", "least severe level that is logged", choices=("debug", "info", "warning", "error"))
+    transcripts: bool = setting(False, "log the text of finals")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """All settings of a daemon."""
+
+    provider: str = setting("faster_whisper", "recognition engine")
+    model: str = setting("", "catalog name or folder of a model; empty: the provider's default")
+    language: str = setting("", "language of sessions that name none")
+    server: ServerConfig = field(default_factory=ServerConfig)
+    endpoint: EndpointConfig = field(default_factory=EndpointConfig)
+    vosk: VoskConfig = field(default_factory=VoskConfig)
+    faster_whisper: FasterWhisperConfig = field(default_factory=FasterWhisperConfig)
+    models: ModelsConfig = field(default_factory=ModelsConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+
+    def session_options(self) -> SessionOptions:
+        """The options of a session whose client asks for nothing."""
+        return SessionOptions(language=self.language, **dataclasses.asdict(self.endpoint))
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting's key (`section.name`), type, default and limits."""
+
+    key: str
+    kind: type
+    default: object
+    help: str
+    choices: tuple[object, ...]
+    low: float | None
+    high: float | None
+
+    def allowed(self) -> str:
+        """What values are allowed, in words."""
+        if self.choices:
+            return "one of " + ", ".join(map(str, self.choices))
+        if self.kind is bool:
+            return "true or false"
+        if self.kind in (int, float):
+            name = "a whole number" if self.kind is int else "a number"
+            return f"{name} from {self.low:g} to {self.high:g}"
+        return "a list of texts" if self.kind is tuple else "a text"
+
+    def convert(self, value: object) -> object:
+        """`value` (typed, or the text of it) as this setting's type; ValueError where it is not allowed."""
+        result = _parse_text(value, self.kind) if isinstance(value, str) else _check_typed(value, self.kind)
+        if self.choices and result not in self.choices:
+            raise ValueError(value)
+        if isinstance(result, (int, float)) and not isinstance(result, bool):
+            if self.low is not None and result < self.low:
+                raise ValueError(value)
+            if self.high is not None and not result <= self.high:
+                raise ValueError(value)
+        return result
+
+
+def _parse_text(text: str, kind: type) -> object:
+    if kind is bool:
+        lowered = text.strip().lower()
+        if lowered in ("1", "true", "yes", "on"):
+            return True
+        if lowered in ("0", "false", "no", "off"):
+            return False
+        raise ValueError(text)
+    if kind is tuple:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    if kind is str:
+        return text
+    return kind(text.strip())
+
+
+def _check_typed(value: object, kind: type) -> object:
+    if kind is tuple and isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    if kind is bool and value in (0, 1):  # clients write 1 for true, as vosk's do
+        return bool(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if type(value) is kind:
+        return value
+    raise ValueError(value)
+
+
+@cache
+def settings_of(cls: type) -> Mapping[str, Setting]:
+    """Every setting of a settings class by its key, in the order of their definition."""
+    return types.MappingProxyType({found.key: found for found in _settings(cls, "")})
+
+
+def _settings(cls: type, prefix: str) -> Iterator[Setting]:
+    hints = typing.get_type_hints(cls)
+    for item in dataclasses.fields(cls):
+        kind = hints[item.name]
+        if dataclasses.is_dataclass(kind):
+            yield from _settings(typing.cast("type", kind), f"{item.name}.")
+        else:
+            meta = item.metadata
+            base = typing.get_origin(kind) or kind
+            yield Setting(
+                prefix + item.name, base, item.default, meta["help"], meta["choices"], meta["low"], meta["high"]
+            )
+
+
+def unknown_key(key: str, known: Mapping[str, Setting]) -> str:
+    """A sentence about a key that is not in `known`."""
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    return f"unknown setting {key!r}{hint}; known: {', '.join(known)}"
+
+
+def apply_options(options: SessionOptions, changes: Mapping[str, object]) -> SessionOptions:
+    """`options` with a client's changes; OptionError names the first one that cannot be used."""
+    known = settings_of(SessionOptions)
+    values: dict[str, Any] = {}
+    for key, value in changes.items():
+        if key not in known:
+            raise OptionError(unknown_key(key, known))
+        try:
+            values[key] = known[key].convert(value)
+        except (ValueError, OverflowError):
+            raise OptionError(f"{key}: {value!r} is not allowed; allowed is {known[key].allowed()}") from None
+    return dataclasses.replace(options, **values)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A configuration, and for each key where its value came from."""
+
+    config: Config
+    origins: Mapping[str, str]
+
+
+def load(
+    command_line: Mapping[str, str],
+    environ: Mapping[str, str] | None = None,
+    file: Path | None = None,
+    providers: tuple[str, ...] = (),
+) -> Loaded:
+    """Merge all sources. `command_line` maps keys to texts; `providers` are the names that `provider` may have."""
+    environ = os.environ if environ is None else environ
+    known = settings_of(Config)
+    values: dict[str, object] = {key: found.default for key, found in known.items()}
+    origins = dict.fromkeys(known, "default")
+    for key, value, origin in _sources(command_line, environ, file, known):
+        if key not in known:
+            raise ConfigError(f"{origin}: {unknown_key(key, known)}")
+        if key == "provider" and providers and value not in providers:
+            raise ConfigError(f"{origin}: Unsupported STT provider: {value}; allowed is one of {', '.join(providers)}")
+        try:
+            values[key] = known[key].convert(value)
+        except (ValueError, OverflowError):
+            raise ConfigError(f"{origin}: {key} = {value!r} is not allowed; allowed is {known[key].allowed()}") from None
+        origins[key] = origin
+    return Loaded(_build(Config, values, ""), origins)
+
+
+def _build(cls: type[T], values: Mapping[str, object], prefix: str) -> T:
+    hints = typing.get_type_hints(cls)
+    arguments: dict[str, object] = {}
+    for item in dataclasses.fields(cls):  # type: ignore[arg-type]
+        kind = hints[item.name]
+        if dataclasses.is_dataclass(kind):
+            arguments[item.name] = _build(typing.cast("type", kind), values, f"{item.name}.")
+        else:
+            arguments[item.name] = values[prefix + item.name]
+    return cls(**arguments)
+
+
+def _sources(
+    command_line: Mapping[str, str], environ: Mapping[str, str], file: Path | None, known: Mapping[str, Setting]
+) -> Iterator[tuple[str, object, str]]:
+    """(key, value, origin), least important first."""
+    main = file or DEFAULT_FILE
+    if file is not None or main.exists():
+        yield from _read_toml(main)
+    for extra in sorted((main.parent / "conf.d").glob("*.toml")):
+        yield from _read_toml(extra)
+    if "STT_PROVIDER" in environ:
+        yield "provider", environ["STT_PROVIDER"], "environment STT_PROVIDER"
+    by_variable = {f"STTD_{key.replace('.', '__').upper()}": key for key in known}
+    for name in sorted(environ):
+        if name in by_variable:
+            yield by_variable[name], environ[name], f"environment {name}"
+        elif name.startswith("STTD_") and name not in _ENVIRONMENT_ONLY:
+            close = difflib.get_close_matches(name, by_variable, n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise ConfigError(f"environment: unknown setting {name}{hint}; known: {', '.join(by_variable)}")
+    for key, value in command_line.items():
+        yield key, value, "command line"
+
+
+def _read_toml(path: Path) -> Iterator[tuple[str, object, str]]:
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: is not TOML: {error}") from None
+    for name, value in table.items():
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                yield f"{name}.{key}", inner, str(path)
+        else:
+            yield name, value, str(path)

@@ -1,0 +1,91 @@
+"""What flows through a session: commands from a protocol towards the audio, events from a recognizer back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """Change options of this session, as `sttd.config.SessionOptions` names them."""
+
+    options: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Audio:
+    """One binary message of the client, in the session's audio format."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """Force a final now; the session goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndOfStream:
+    """Flush, then close."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """A message that means nothing in this protocol, and why."""
+
+    reason: str
+
+
+Command = Configure | Audio | Flush | EndOfStream | Unusable
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One recognized word; `start` and `end` are seconds since the stream began, `confidence` is 0 to 1."""
+
+    word: str
+    start: float
+    end: float
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The model is loaded and the session's recognizer exists."""
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """A hypothesis about the utterance so far, which may change."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """The text of an utterance, which never changes."""
+
+    text: str
+    words: tuple[Word, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Something went wrong; the session says separately whether it closes."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class MessageDone:
+    """Everything that the audio of one message gave has been said.
+
+    Protocols that answer a message with at most one reply send what they have gathered.
+    """
+
+
+Event = Ready | Partial | Final | Failed | MessageDone

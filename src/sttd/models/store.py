@@ -1,0 +1,219 @@
+"""The folder that models live in: `<root>/<provider>/<name>/`. A model is there whole and checked, or not at all."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from sttd.errors import ConfigError, ModelError, ModelMissing, Unavailable
+from sttd.models.catalog import Entry, Source, catalog, find
+from sttd.models.sources import Progress, fetch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from sttd.config import Config
+
+MANIFEST = ".sttd.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A model on disk; `languages` is empty where it is not known."""
+
+    name: str
+    path: Path
+    languages: tuple[str, ...]
+
+
+def default_root(environ: Mapping[str, str] | None = None) -> Path:
+    """Where models are kept unless the setting `models.dir` says otherwise."""
+    environ = os.environ if environ is None else environ
+    if "STATE_DIRECTORY" in environ:  # set by systemd from StateDirectory=
+        return Path(environ["STATE_DIRECTORY"].split(":")[0]) / "models"
+    data = environ.get("XDG_DATA_HOME") or Path(environ.get("HOME") or Path.home()) / ".local/share"
+    return Path(data) / "sttd" / "models"
+
+
+class Store:
+    """Models below one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @classmethod
+    def of(cls, config: Config) -> Store:
+        """The store that a configuration names."""
+        return cls(Path(config.models.dir).expanduser() if config.models.dir else default_root())
+
+    def path(self, entry: Entry) -> Path:
+        """Where a model lies, or would."""
+        return self.root / entry.provider / entry.name
+
+    def has(self, entry: Entry) -> bool:
+        """Whether a model is there."""
+        return (self.path(entry) / MANIFEST).is_file()
+
+    def pull(self, entry: Entry, progress: Progress, say: Callable[[str], None]) -> Path:
+        """Fetch a model from the first source that gives it. Unavailable or ModelError if none does.
+
+        A second pull of the same model waits for the first. What is interrupted is resumed by the next pull.
+        """
+        target = self.path(entry)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with self._lock(entry, say):
+                if self.has(entry):
+                    return target
+                self._check_space(entry)
+                return self._pull_any(entry, progress, say)
+        except PermissionError as error:
+            raise Unavailable(f"the model store {self.root} cannot be written: {error.strerror}") from None
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            shutil.rmtree(self._partial(entry), ignore_errors=True)
+            raise Unavailable(self._no_space(entry)) from None
+
+    def _pull_any(self, entry: Entry, progress: Progress, say: Callable[[str], None]) -> Path:
+        problems = []
+        for number, source in enumerate(entry.sources):
+            try:
+                return self._pull_from(entry, number, source, progress)
+            except (Unavailable, ModelError) as error:
+                say(str(error))
+                problems.append(f"  {error}")
+        raise Unavailable(f"no source gave the model {entry.name}:\n" + "\n".join(problems))
+
+    def _pull_from(self, entry: Entry, number: int, source: Source, progress: Progress) -> Path:
+        partial = self._partial(entry) / str(number)
+        staging = self.root / ".staging" / entry.name
+        target = self.path(entry)
+        shutil.rmtree(staging, ignore_errors=True)
+        partial.mkdir(parents=True, exist_ok=True)
+        staging.mkdir(parents=True)
+        try:
+            fetch(source, partial, staging, progress)
+            digests = _digests(staging)
+            if source.pinned:
+                try:
+                    _compare(entry, digests)
+                except ModelError:
+                    shutil.rmtree(partial)
+                    raise
+                for extra in digests.keys() - entry.files.keys():
+                    (staging / extra).unlink()
+                digests = dict(entry.files)
+            manifest = {"model": entry.name, "source": str(source), "pinned": source.pinned, "files": digests}
+            (staging / MANIFEST).write_text(json.dumps(manifest, indent=1))
+            os.sync()
+            target.parent.mkdir(exist_ok=True)
+            shutil.rmtree(target, ignore_errors=True)
+            staging.rename(target)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        shutil.rmtree(self._partial(entry), ignore_errors=True)
+        return target
+
+    def remove(self, entry: Entry) -> None:
+        """Delete a model and what an interrupted pull of it left. ModelMissing where there is neither."""
+        target, partial = self.path(entry), self._partial(entry)
+        if not target.exists() and not partial.exists():
+            raise ModelMissing(f"the model {entry.name} is not in {self.root}")
+        with self._lock(entry, lambda _text: None):
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def verify(self, entry: Entry) -> str:
+        """`ok`, or `unpinned` where there is nothing to compare with but the digests noted when it was pulled.
+
+        ModelMissing where the model is not there, ModelError that names the file where one is missing or differs.
+        """
+        if not self.has(entry):
+            raise ModelMissing(f"the model {entry.name} is not in {self.root}")
+        manifest = json.loads((self.path(entry) / MANIFEST).read_text())
+        digests = _digests(self.path(entry))
+        expected = entry.files if manifest["pinned"] else manifest["files"]
+        _compare(Entry(name=entry.name, provider="", licence="", megabytes=0, files=expected), digests)
+        return "ok" if manifest["pinned"] else "unpinned"
+
+    def _partial(self, entry: Entry) -> Path:
+        return self.root / ".partial" / entry.name
+
+    def _no_space(self, entry: Entry) -> str:
+        return f"no space for the model {entry.name} in {self.root}: it takes {entry.megabytes} MB, twice while pulled"
+
+    def _check_space(self, entry: Entry) -> None:
+        if shutil.disk_usage(self.root).free < 2 * entry.megabytes << 20:
+            raise Unavailable(self._no_space(entry))
+
+    @contextmanager
+    def _lock(self, entry: Entry, say: Callable[[str], None]) -> Iterator[IO[str]]:
+        with (self.root / f".lock-{entry.name}").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say(f"another pull of {entry.name} is under way; waiting for it")
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield file
+
+
+def resolve(config: Config) -> Installed:
+    """The model that a configuration means. ModelMissing where it is not there.
+
+    With no model named it is the provider's default, or the only one of the provider's that was pulled.
+    """
+    store = Store.of(config)
+    if config.model:
+        entry, folder = find(config.model), Path(config.model).expanduser()
+        if entry is None and folder.is_dir():
+            return Installed(folder.name, folder, ())
+        there = [entry] if entry and store.has(entry) else []
+    else:
+        there = [entry for entry in catalog().values() if entry.provider == config.provider and store.has(entry)]
+        there = [entry for entry in there if entry.default] or there
+    if len(there) != 1:
+        raise ModelMissing
+    return Installed(there[0].name, store.path(there[0]), there[0].languages)
+
+
+def wanted(config: Config) -> Entry | None:
+    """The catalog entry that a configuration asks for; None for a folder. ConfigError where it means nothing."""
+    if not config.model:
+        mine = (entry for entry in catalog().values() if entry.provider == config.provider and entry.default)
+        return next(mine, None)
+    entry = find(config.model)
+    mine_names = ", ".join(name for name, known in catalog().items() if known.provider == config.provider)
+    if entry is None:
+        if Path(config.model).expanduser().is_dir():
+            return None
+        raise ConfigError(f"model: {config.model!r} is neither a folder nor in the catalog ({mine_names})")
+    if entry.provider != config.provider:
+        raise ConfigError(f"model: {entry.name} is a model of {entry.provider}, not {config.provider} ({mine_names})")
+    return entry
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != MANIFEST:
+            with path.open("rb") as file:
+                found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def _compare(entry: Entry, digests: Mapping[str, str]) -> None:
+    for name, expected in entry.files.items():
+        found = digests.get(name)
+        if found is None:
+            raise ModelError(f"{entry.name}: the file {name} is missing")
+        if found != expected:
+            raise ModelError(f"{entry.name}: the file {name} has SHA-256 {found}, not {expected}")

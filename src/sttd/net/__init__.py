@@ -1,0 +1,1 @@
+"""The network side: the HTTP front door, WebSockets, and what one client may take."""

@@ -1,0 +1,87 @@
+"""A client of the JSON protocol: what `sttd transcribe` runs, and an example of how to talk to the daemon."""
+
+from __future__ import annotations
+
+import json
+import sys
+import wave
+from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import urlencode
+
+import trio
+from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, open_websocket_url
+
+from sttd.errors import RecognitionError, SttdError, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+PIECE_S = 0.1
+
+
+class Recording:
+    """Audio to send: a WAV file, or raw s16 mono at 16 kHz from standard input."""
+
+    def __init__(self, path: str) -> None:
+        """RecognitionError where the file cannot be used."""
+        self.options: dict[str, object] = {}
+        self._read: Callable[[int], bytes]
+        self._rate = 16000
+        if path == "-":
+            stdin: BinaryIO = sys.stdin.buffer
+            self._read = lambda frames: stdin.read(2 * frames)
+            return
+        try:
+            file = wave.open(path)  # noqa: SIM115 - read until the process ends
+        except (OSError, EOFError, wave.Error) as error:
+            raise RecognitionError(f"{path}: {error}; a PCM WAV file is needed") from None
+        encodings = {1: "pcm_u8", 2: "pcm_s16le", 3: "pcm_s24le", 4: "pcm_s32le"}
+        self._rate = file.getframerate()
+        self._read = file.readframes
+        self.options = {
+            "sample_rate": self._rate,
+            "channels": file.getnchannels(),
+            "encoding": encodings[file.getsampwidth()],
+        }
+
+    def next_piece(self) -> bytes:
+        """A tenth of a second; empty at the end."""
+        return self._read(int(self._rate * PIECE_S))
+
+
+async def transcribe(
+    url: str, recording: Recording, options: Mapping[str, object], show: Callable[[str, str], None]
+) -> None:
+    """Stream a recording; `show` is called with each event's type and text. SttdError where that fails."""
+    query = urlencode({**recording.options, **options})
+    try:
+        async with open_websocket_url(f"{url}?{query}") as websocket, trio.open_nursery() as nursery:
+            nursery.start_soon(_send, websocket, recording)
+            await _show_events(websocket, show)
+            nursery.cancel_scope.cancel()
+    except* (OSError, HandshakeError) as group:
+        raise Unavailable(f"no sttd answers at {url}: {group.exceptions[0]!r}; is it running?") from None
+    except* SttdError as group:
+        raise group.exceptions[0] from None
+
+
+async def _show_events(websocket: WebSocketConnection, show: Callable[[str, str], None]) -> None:
+    while True:
+        try:
+            event = json.loads(await websocket.get_message())
+        except ConnectionClosed as closed:
+            if closed.reason is None or closed.reason.code != 1000:
+                raise RecognitionError(f"the daemon closed the connection: {closed.reason}") from None
+            return
+        if event["type"] == "error":
+            raise RecognitionError(event["message"])
+        show(event["type"], event.get("text", ""))
+
+
+async def _send(websocket: WebSocketConnection, recording: Recording) -> None:
+    try:
+        while piece := await trio.to_thread.run_sync(recording.next_piece, abandon_on_cancel=True):
+            await websocket.send_message(piece)
+        await websocket.send_message('{"type": "eof"}')
+    except ConnectionClosed:
+        return  # the other task reports it

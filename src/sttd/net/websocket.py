@@ -1,0 +1,251 @@
+"""WebSocket connections: trio-websocket over streams that give it only what it can take.
+
+trio-websocket answers a peer's Close frame at once and refuses to send from then on. HeldStream keeps that frame
+back until the session has sent its last text. It also keeps the peer's bytes back until the handshake is answered
+(trio-websocket would lose frames that come earlier), and cuts off floods.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, cast
+
+import trio
+from trio_websocket import ConnectionClosed, wrap_server_stream
+
+from sttd.net.frames import Flood, FrameScanner
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from trio_websocket import WebSocketConnection
+
+    from sttd.config import LimitsConfig
+
+logger = logging.getLogger(__name__)
+ABNORMAL = 1006
+
+
+class Disconnected(Exception):
+    """The peer is gone, or was cut off."""
+
+
+class WrappedStream(trio.abc.Stream):
+    """A stream that passes everything on."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """See trio.abc.ReceiveStream."""
+        return await self._stream.receive_some(max_bytes)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """See trio.abc.SendStream."""
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """See trio.abc.SendStream."""
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        """See trio.abc.AsyncResource."""
+        await self._stream.aclose()
+
+
+class ReplayStream(WrappedStream):
+    """A stream whose first bytes were read already."""
+
+    def __init__(self, first: bytes, stream: trio.abc.Stream) -> None:
+        super().__init__(stream)
+        self._first = first
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """The first bytes, then the stream's."""
+        if not self._first:
+            return await super().receive_some(max_bytes)
+        size = len(self._first) if max_bytes is None else max_bytes
+        if size < 1:
+            raise ValueError("max_bytes must be at least 1")
+        await trio.lowlevel.checkpoint()
+        chunk, self._first = self._first[:size], self._first[size:]
+        return chunk
+
+    async def aclose(self) -> None:
+        """See trio.abc.AsyncResource."""
+        self._first = b""
+        await super().aclose()
+
+
+class HeldStream(WrappedStream):
+    """Holds back everything until `open`, and a Close frame with all that follows it until `release`."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        super().__init__(stream)
+        self.peer_closing = False
+        self.when_peer_closes: Callable[[], None] = lambda: None
+        self._scanner = FrameScanner()
+        self._opened = trio.Event()
+        self._released = trio.Event()
+        self._held = b""
+        self._waiting_since: float | None = None
+
+    def open(self) -> None:
+        """The handshake is answered: frames may pass."""
+        self._opened.set()
+
+    def release(self) -> None:
+        """Close frames may pass."""
+        self._released.set()
+
+    @property
+    def mid_message(self) -> bool:
+        """Whether the bytes so far end inside a message."""
+        return self._scanner.mid_message
+
+    def quiet_for(self) -> float:
+        """Seconds since a byte came, while one was being waited for."""
+        return 0.0 if self._waiting_since is None else trio.current_time() - self._waiting_since
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """See trio.abc.ReceiveStream."""
+        await self._opened.wait()
+        if self._held:
+            # trio-websocket asks for more only when it has handed over every message before this frame.
+            self.peer_closing = True
+            self.when_peer_closes()
+            await self._released.wait()
+            held, self._held = self._held, b""
+            return held
+        self._waiting_since = trio.current_time()
+        try:
+            data = await super().receive_some(max_bytes)
+        finally:
+            self._waiting_since = None
+        before = None if self._released.is_set() else self._scan(data)
+        if before is None:
+            return data
+        self._held = bytes(data[before:])
+        return data[:before] or await self.receive_some(max_bytes)
+
+    def _scan(self, data: bytes | bytearray) -> int | None:
+        try:
+            return self._scanner.close_at(data)
+        except Flood as flood:
+            logger.warning("connection cut: %s", flood)
+            raise trio.BrokenResourceError(str(flood)) from flood
+
+    async def aclose(self) -> None:
+        """See trio.abc.AsyncResource."""
+        self.open()
+        self.release()
+        await super().aclose()
+
+
+class WebSocket:
+    """An open WebSocket connection as a session sees it. One task receives, one sends."""
+
+    def __init__(self, connection: WebSocketConnection, stream: HeldStream, peer: str, limits: LimitsConfig) -> None:
+        self.peer = peer
+        self._connection = connection
+        self._stream = stream
+        self._limits = limits
+        self._receiving = trio.CancelScope()
+        stream.when_peer_closes = lambda: self._receiving.cancel()
+
+    @property
+    def receiving_message(self) -> bool:
+        """Whether part of a message has come, and the rest has not."""
+        return self._stream.mid_message
+
+    async def receive(self) -> str | bytes | None:
+        """The next message; None once the peer has sent a Close frame. Disconnected if it vanished."""
+        with trio.CancelScope() as self._receiving:
+            if not self._stream.peer_closing:
+                try:
+                    return cast("str | bytes", await self._connection.get_message())
+                except ConnectionClosed:
+                    raise Disconnected(self.how_it_closed()) from None
+        return None
+
+    async def send(self, message: str) -> None:
+        """Send a text message. A peer that does not take it in time is cut off: half a frame cannot be taken back."""
+        with trio.move_on_after(self._limits.send_s) as scope:
+            try:
+                await self._connection.send_message(message)
+            except ConnectionClosed:
+                raise Disconnected(self.how_it_closed()) from None
+        if scope.cancelled_caught:
+            await trio.aclose_forcefully(self._stream)
+            raise Disconnected(f"the client took no data for {self._limits.send_s:g} s")
+
+    async def close(self, code: int, reason: str = "") -> None:
+        """Close: answer the peer's Close frame, or send one. Returns in time whatever the peer does."""
+        answering = self._stream.peer_closing
+        self._stream.release()
+        with trio.move_on_after(self._limits.close_s):
+            if answering:
+                with suppress(ConnectionClosed):
+                    await self._connection.get_message()
+            else:
+                await self._connection.aclose(code, _shorten(reason) or None)
+        await trio.aclose_forcefully(self._stream)
+
+    async def keep_alive(self) -> None:
+        """Ping a quiet peer; cut it off when it does not answer either."""
+        patience = self._limits.ping_s
+        while True:
+            await trio.sleep(patience / 4)
+            if self._stream.quiet_for() < patience:
+                continue
+            with trio.move_on_after(patience):
+                await self._connection.ping()
+            if self._stream.quiet_for() >= patience:
+                logger.info("peer gone peer=%s quiet_s=%.0f", self.peer, self._stream.quiet_for())
+                await trio.aclose_forcefully(self._stream)
+                return
+
+    def how_it_closed(self) -> str:
+        """Close code and reason, for the log."""
+        closed = self._connection.closed
+        if closed is None:
+            return f"code={ABNORMAL}"
+        return f"code={closed.code}" + (f" reason={closed.reason!r}" if closed.reason else "")
+
+
+@asynccontextmanager
+async def accept(stream: trio.abc.Stream, head: bytes, early: bytes, peer: str, limits: LimitsConfig) -> AsyncIterator[WebSocket]:
+    """Answer an upgrade and serve the connection while the context lasts.
+
+    `head` is a request head that is known to be clean, `early` what the peer sent behind it.
+    """
+    held = HeldStream(ReplayStream(early, stream))
+    async with trio.open_nursery() as nursery:
+        with trio.fail_after(limits.head_s):
+            request = await wrap_server_stream(
+                nursery,
+                ReplayStream(head, held),
+                message_queue_size=0,  # so that a message is with the session before the next frame is read
+                max_message_size=limits.message_bytes,
+                receive_buffer_size=None,
+            )
+            connection = await request.accept()
+        held.open()
+        websocket = WebSocket(connection, held, peer, limits)
+        nursery.start_soon(_keep_alive, websocket)
+        try:
+            yield websocket
+        finally:
+            nursery.cancel_scope.cancel()
+            await trio.aclose_forcefully(held)
+
+
+async def _keep_alive(websocket: WebSocket) -> None:
+    with suppress(ConnectionClosed):
+        await websocket.keep_alive()
+
+
+def _shorten(reason: str) -> str:
+    """A Close frame holds 123 bytes of reason."""
+    return reason.encode()[:123].decode(errors="ignore")

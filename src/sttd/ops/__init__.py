@@ -1,0 +1,1 @@
+"""Living on a machine: sockets, signals, the service manager, the log."""

@@ -1,0 +1,49 @@
+"""What a wire protocol is, and the control messages that both documented ones share."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+from sttd.events import Audio, Command, Configure, EndOfStream, Event, Flush, Unusable
+
+if TYPE_CHECKING:
+    from sttd.config import SessionOptions
+
+
+class Protocol(ABC):
+    """One connection's side of a wire protocol; it keeps no clock and touches no socket."""
+
+    name: ClassVar[str]
+    path: ClassVar[str]
+
+    def receive(self, message: str | bytes) -> Command:
+        """What a message of the client asks for."""
+        if isinstance(message, bytes):
+            return Audio(message)
+        return control_message(message)
+
+    @abstractmethod
+    def encode(self, event: Event, options: SessionOptions) -> str | None:
+        """The message that tells the client of `event`; None where it is told nothing (yet)."""
+
+
+def control_message(text: str) -> Command:
+    """`{"type": "flush"}`, `{"type": "eof"}`, or `{"type": "config", ...options}`."""
+    try:
+        message = json.loads(text)
+    except (ValueError, RecursionError):
+        return Unusable("a text message is not JSON")
+    if not isinstance(message, dict):
+        return Unusable("a text message is not a JSON object")
+    options = dict(message)
+    match options.pop("type", None):
+        case "flush":
+            return Flush()
+        case "eof":
+            return EndOfStream()
+        case "config":
+            return Configure(options)
+        case _:
+            return Unusable('a text message\'s "type" is none of "config", "flush", "eof"')

@@ -1,0 +1,45 @@
+"""The JSON protocol at `/ws/stt`: `ready`, `partial`, `final`, `error`. See docs/protocols.md."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, ClassVar
+
+from sttd.events import Event, Failed, Final, Partial, Ready
+from sttd.protocols.base import Protocol
+
+if TYPE_CHECKING:
+    from sttd.config import SessionOptions
+
+
+class JsonEvents(Protocol):
+    """Exactly the documented events and fields, unless the client asked for more (`words`)."""
+
+    name: ClassVar[str] = "json"
+    path: ClassVar[str] = "/ws/stt"
+
+    def __init__(self) -> None:
+        self._last_partial = ""
+
+    def encode(self, event: Event, options: SessionOptions) -> str | None:
+        """One JSON object an event; a partial that says nothing new is left out."""
+        match event:
+            case Ready():
+                return _dump({"type": "ready"})
+            case Partial(text) if options.partials and text != self._last_partial:
+                self._last_partial = text
+                return _dump({"type": "partial", "text": text})
+            case Final(text, words):
+                self._last_partial = ""
+                message: dict[str, object] = {"type": "final", "text": text}
+                if options.words:
+                    message["words"] = [asdict(word) for word in words]
+                return _dump(message)
+            case Failed(message=reason):
+                return _dump({"type": "error", "message": reason})
+        return None
+
+
+def _dump(message: dict[str, object]) -> str:
+    return json.dumps(message, ensure_ascii=False)

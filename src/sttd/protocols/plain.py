@@ -1,0 +1,35 @@
+"""The plain-text protocol at `/api/v1/ws`: audio in, finals out as bare text. See docs/protocols.md."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from sttd.events import Event, Final, MessageDone
+from sttd.protocols.base import Protocol
+
+if TYPE_CHECKING:
+    from sttd.config import SessionOptions
+
+
+class PlainText(Protocol):
+    """Gathers the finals that one audio message gives and sends them as one reply.
+
+    Errors are not told here: every message that a client gets is a transcript. They are logged, and those that end
+    the session stand in the Close frame's reason.
+    """
+
+    name: ClassVar[str] = "plain"
+    path: ClassVar[str] = "/api/v1/ws"
+
+    def __init__(self) -> None:
+        self._gathered: list[str] = []
+
+    def encode(self, event: Event, options: SessionOptions) -> str | None:  # noqa: ARG002
+        """The joined text when a message's audio is done with."""
+        if isinstance(event, Final):
+            self._gathered.append(event.text)
+        elif isinstance(event, MessageDone) and self._gathered:
+            text = " ".join(self._gathered)
+            self._gathered.clear()
+            return text
+        return None

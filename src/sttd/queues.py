@@ -1,0 +1,105 @@
+"""The two queues of a session: audio on its way in, bounded in seconds, and events on their way out."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import trio
+
+from sttd.events import Partial
+
+if TYPE_CHECKING:
+    from sttd.events import Event
+
+T = TypeVar("T")
+ROOM = 1000
+
+
+class SecondsQueue(Generic[T]):
+    """A queue whose items weigh seconds of audio. One task puts, one takes.
+
+    It is full from `capacity` seconds on; an item may be larger than that and goes in alone.
+    """
+
+    def __init__(self, capacity: float) -> None:
+        self._capacity = capacity
+        self._items: deque[tuple[T, float]] = deque()
+        self._changed = trio.Event()
+        self.seconds = 0.0
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    async def put(self, item: T, weight: float = 0.0) -> None:
+        """Add an item, when there is room for it."""
+        await trio.lowlevel.checkpoint()
+        while weight and self._items and self.seconds + weight > self._capacity:
+            await self._changed.wait()
+        self._items.append((item, weight))
+        self.seconds += weight
+        self._wake()
+
+    @property
+    def head(self) -> T:
+        """The oldest item, which stays; there must be one."""
+        return self._items[0][0]
+
+    async def peek(self) -> T:
+        """The oldest item, which stays, when there is one."""
+        while not self._items:
+            await self._changed.wait()
+        return self.head
+
+    def take(self) -> T:
+        """Remove the oldest item; there must be one."""
+        item, weight = self._items.popleft()
+        self.seconds = self.seconds - weight if self._items else 0.0
+        self._wake()
+        return item
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+
+class Outbox:
+    """Events for the sender. A partial that waits gives way to a newer one; nothing else is ever dropped."""
+
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque()
+        self._closed = False
+        self._changed = trio.Event()
+
+    def put(self, event: Event) -> None:
+        """Add an event; after `close` it is too late, and it is dropped."""
+        if self._closed:
+            return
+        if isinstance(event, Partial) and self._events and isinstance(self._events[-1], Partial):
+            self._events.pop()
+        self._events.append(event)
+        self._wake()
+
+    def close(self) -> None:
+        """No more events: `get` returns None when those that wait are taken."""
+        self._closed = True
+        self._wake()
+
+    async def room(self) -> None:
+        """Wait while the sender is far behind."""
+        while len(self._events) > ROOM and not self._closed:
+            await self._changed.wait()
+
+    async def get(self) -> Event | None:
+        """The next event; None at the end."""
+        while not self._events:
+            if self._closed:
+                return None
+            await self._changed.wait()
+        event = self._events.popleft()
+        self._wake()
+        return event
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()

@@ -1,0 +1,49 @@
+"""The documented Python interface over a local engine, for programs that use sttd as a library."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sttd.errors import RecognitionError
+from sttd.models.store import resolve
+from sttd.recognizers.base import Engine, STTInterface, TextHandler
+from sttd.recognizers.worker import run_blocking
+
+if TYPE_CHECKING:
+    from sttd.config import Config
+
+
+class LocalService(STTInterface):
+    """One engine behind STTInterface. Works under Trio and under asyncio.
+
+    Each `transcribe` takes one recording and returns its text, so `text_handler` is never called.
+    """
+
+    def __init__(self, engine_class: type[Engine], config: Config) -> None:
+        self._engine_class = engine_class
+        self._config = config
+        self._engine: Engine | None = None
+
+    async def initialize(self, text_handler: TextHandler | None = None) -> None:  # noqa: ARG002
+        """Load the model from the store, once. ModelMissing or ModelError where that fails."""
+        if self._engine is None:
+            model = resolve(self._config)
+            engine = self._engine_class(self._config, model.path, model.languages)
+            await run_blocking(engine.load)
+            self._engine = engine
+
+    async def transcribe(self, data: bytes | bytearray) -> str:
+        """Transcribe one recording."""
+        if self._engine is None:
+            raise RecognitionError("transcribe was called before initialize")
+        pcm = bytes(data[: len(data) - len(data) % 2])
+        found = await run_blocking(self._engine.transcribe, pcm, self._config.session_options())
+        return found.text
+
+    async def close(self) -> None:
+        """Let go of the model; `initialize` loads it again."""
+        self._engine = None
+
+    def is_open(self) -> bool:
+        """Whether the model is loaded."""
+        return self._engine is not None

@@ -1,0 +1,106 @@
+"""The faster_whisper engine: Whisper on CTranslate2, a whole utterance at a time."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from sttd.audio.format import RATE
+from sttd.errors import ModelError
+from sttd.events import Word
+from sttd.recognizers.base import Engine, Transcript, base_language
+
+if TYPE_CHECKING:
+    from sttd.config import SessionOptions
+
+# Thresholds of the Whisper paper's own decoding heuristics, section 4.5; a segment that fails them is not speech.
+NO_SPEECH = 0.6
+LOG_PROBABILITY = -1.0
+COMPRESSION = 2.4
+SHORTEST = RATE // 10 * 2  # bytes; less than a tenth of a second holds no word, and pads to nothing but noise
+
+
+class FasterWhisperEngine(Engine):
+    """A Whisper model in CTranslate2's format."""
+
+    name: ClassVar[str] = "faster_whisper"
+    extra: ClassVar[str] = "faster-whisper"
+    library: ClassVar[str] = "faster_whisper"
+    streaming: ClassVar[bool] = False
+
+    _model: Any = None
+
+    @property
+    def workers(self) -> int:
+        """Two where there are two cores: for several sessions that beats one decoder with all the threads."""
+        return self.config.faster_whisper.workers or min(2, len(os.sched_getaffinity(0)))
+
+    @property
+    def threads(self) -> int:
+        """Threads of each worker."""
+        cores = len(os.sched_getaffinity(0))
+        return self.config.faster_whisper.threads or max(1, min(4, cores // self.workers))
+
+    def load(self) -> None:
+        """Load the model and decode a second of silence: some faults show only then (see docs/operations.md)."""
+        # CTranslate2 takes its threads as an argument, its helpers take theirs from here; both count as the same.
+        os.environ.setdefault("OMP_NUM_THREADS", str(self.threads))
+        from faster_whisper import WhisperModel
+
+        logging.getLogger("faster_whisper").setLevel(logging.WARNING)
+        settings = self.config.faster_whisper
+        missing = [name for name in ("config.json", "model.bin", "tokenizer.json") if not (self.model / name).is_file()]
+        if missing:
+            raise ModelError(f"the Whisper model in {self.model} does not load: no {', '.join(missing)}")
+        try:
+            self._model = WhisperModel(
+                str(self.model),
+                device=settings.device,
+                compute_type=settings.compute_type,
+                cpu_threads=self.threads,
+                num_workers=self.workers,
+                local_files_only=True,
+            )
+            self.languages = tuple(self._model.supported_languages)
+            self._decode(bytes(RATE * 2), language="en", words=False, final=False)
+        except Exception as error:
+            raise ModelError(f"the Whisper model in {self.model} does not load: {error}") from error
+
+    def transcribe(self, pcm: bytes, options: SessionOptions, *, final: bool = True) -> Transcript:
+        """Decode; segments that Whisper made up from silence, noise or its own repetition are left out."""
+        if len(pcm) < SHORTEST:
+            return Transcript("")
+        language = base_language(options.language) or None
+        return self._decode(pcm, language=language, words=options.words, final=final)
+
+    def _decode(self, pcm: bytes, *, language: str | None, words: bool, final: bool) -> Transcript:
+        import numpy as np
+
+        audio = np.frombuffer(pcm, np.int16).astype(np.float32) / 32768.0
+        segments, _info = self._model.transcribe(
+            audio,
+            language=language,
+            beam_size=self.config.faster_whisper.beam_size if final else 1,
+            temperature=(0.0, 0.2, 0.4) if final else 0.0,
+            condition_on_previous_text=False,
+            no_speech_threshold=NO_SPEECH,
+            log_prob_threshold=LOG_PROBABILITY,
+            compression_ratio_threshold=COMPRESSION,
+            word_timestamps=words and final,
+        )
+        kept = [segment for segment in segments if _is_speech(segment)]
+        return Transcript(
+            " ".join(segment.text.strip() for segment in kept).strip(),
+            tuple(
+                Word(word.word.strip(), round(word.start, 3), round(word.end, 3), round(word.probability, 3))
+                for segment in kept
+                for word in segment.words or ()
+            ),
+        )
+
+
+def _is_speech(segment: Any) -> bool:
+    if segment.compression_ratio > COMPRESSION:
+        return False
+    return not (segment.no_speech_prob > NO_SPEECH and segment.avg_logprob < LOG_PROBABILITY)

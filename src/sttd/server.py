@@ -1,0 +1,108 @@
+"""The composition root: one daemon from a configuration."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from sttd.errors import ModelError, ModelMissing
+from sttd.net.http import FrontDoor, Request
+from sttd.ops.notify import notify
+from sttd.ops.signals import stop_on_signals
+from sttd.ops.sockets import open_listeners
+from sttd.protocols.json_events import JsonEvents
+from sttd.protocols.plain import PlainText
+from sttd.recognizers.worker import Provider
+from sttd.session import Session
+from sttd.web.health import Health
+from sttd.web.routes import Routes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sttd.config import Config
+    from sttd.net.websocket import WebSocket
+    from sttd.protocols.base import Protocol
+
+logger = logging.getLogger(__name__)
+PROTOCOLS: tuple[type[Protocol], ...] = (PlainText, JsonEvents)
+
+
+class Daemon:
+    """Serves sessions until it is told to stop."""
+
+    def __init__(self, config: Config) -> None:
+        """Unavailable where the provider cannot run here."""
+        self.config = config
+        self.provider = Provider(config)
+        self.sessions: set[Session] = set()
+        self._stop = trio.Event()
+        health = Health(self.provider, lambda: len(self.sessions))
+        websockets = {protocol.path: partial(self._serve_session, protocol) for protocol in PROTOCOLS}
+        routes = Routes({"/livez": health.livez, "/readyz": health.readyz}, tuple(websockets))
+        self._front_door = FrontDoor(config.limits, routes.respond, websockets)
+
+    def drain(self) -> None:
+        """Stop accepting; let every session say what it has, and end."""
+        self._stop.set()
+
+    async def run(self, listening: Callable[[list[str]], None], *, signals: bool = True) -> None:
+        """Serve until drained. `listening` is told the addresses once they are open, before the model is loaded."""
+        listeners = await open_listeners(self.config.server.listen)
+        async with trio.open_nursery() as nursery:
+            if signals:
+                await nursery.start(stop_on_signals, self.drain)
+            accepting = trio.CancelScope()
+            nursery.start_soon(self._accept, listeners, nursery, accepting)
+            nursery.start_soon(self._load)
+            listening([_address(listener) for listener in listeners])
+            await self._stop.wait()
+            notify("STOPPING=1")
+            accepting.cancel()
+            await self._finish()
+            nursery.cancel_scope.cancel()
+
+    async def _accept(
+        self, listeners: list[trio.SocketListener], nursery: trio.Nursery, accepting: trio.CancelScope
+    ) -> None:
+        with accepting:
+            await trio.serve_listeners(self._front_door.serve, listeners, handler_nursery=nursery)
+
+    async def _load(self) -> None:
+        try:
+            await self.provider.ready()
+        except ModelMissing:
+            logger.warning("no model: clients get an error until one is pulled (sttd models list, sttd models pull)")
+        except ModelError as error:
+            logger.error("%s", error)
+        except Exception:
+            logger.exception("the model could not be loaded")
+        # Without a model the daemon is up all the same: it answers, and takes the model once it is there.
+        notify("READY=1")
+
+    async def _serve_session(self, protocol: type[Protocol], request: Request, websocket: WebSocket) -> None:
+        session = Session(websocket, protocol(), self.provider, self.config, request.query)
+        self.sessions.add(session)
+        try:
+            if self._stop.is_set():
+                session.drain()
+            await session.run()
+        finally:
+            self.sessions.remove(session)
+
+    async def _finish(self) -> None:
+        for session in self.sessions:
+            session.drain()
+        with trio.move_on_after(self.config.server.drain_s):
+            while self.sessions:
+                await trio.sleep(0.02)
+        if self.sessions:
+            logger.warning("%d sessions cut off after drain_s", len(self.sessions))
+
+
+def _address(listener: trio.SocketListener) -> str:
+    host, port, *_rest = listener.socket.getsockname()
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,345 @@
+"""One client's stream: a nursery with a reader, a feeder, a decoder and a sender, and the Close that ends it.
+
+    socket -> reader -> (commands) -> feeder: audio pipeline -> (segments) -> decoder -> (events) -> sender -> socket
+
+Both queues on the way in are bounded in seconds of audio: when the decoder falls behind, the socket is read no more.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
+
+import trio
+
+from sttd.audio.format import RATE, bytes_per_second, filter_bank, seconds
+from sttd.audio.pipeline import Pipeline, Segment, Speech, UtteranceEnd, UtteranceStart, arrival_pause
+from sttd.config import SessionOptions, apply_options
+from sttd.errors import ModelError, ModelMissing, OptionError
+from sttd.events import (
+    Audio,
+    Command,
+    Configure,
+    EndOfStream,
+    Event,
+    Failed,
+    Final,
+    Flush,
+    MessageDone,
+    Ready,
+    Unusable,
+)
+from sttd.net.websocket import Disconnected, WebSocket
+from sttd.queues import Outbox, SecondsQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sttd.config import Config
+    from sttd.protocols.base import Protocol
+    from sttd.recognizers.base import Recognizer
+    from sttd.recognizers.worker import Provider
+
+logger = logging.getLogger(__name__)
+
+NORMAL, GOING_AWAY, POLICY, INTERNAL, TRY_LATER = 1000, 1001, 1008, 1011, 1013
+SLICE_BYTES = 1 << 18
+"""Audio that passes through the pipeline in one go, or a second's worth: well under 5 ms of the event loop."""
+LEAST_WEIGHT = 0.005
+"""Seconds that a message counts for at least, so that messages without audio are bounded too."""
+BATCH_S = 2.0
+"""Audio that goes into one call of the recognizer at most when it is behind."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Reopen:
+    """The recognizer has to be made anew with these options."""
+
+    options: SessionOptions
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """Nothing follows."""
+
+
+_Work = Segment | MessageDone | _Reopen | _End
+
+
+class Session:
+    """Runs one connection from its upgrade to its Close."""
+
+    def __init__(
+        self, websocket: WebSocket, protocol: Protocol, provider: Provider, config: Config, query: str
+    ) -> None:
+        self._websocket = websocket
+        self._protocol = protocol
+        self._provider = provider
+        self._config = config
+        self._query = query
+        self._options = config.session_options()
+        self._commands: SecondsQueue[tuple[Command, float]] = SecondsQueue(config.limits.buffer_s)
+        self._work: SecondsQueue[_Work] = SecondsQueue(config.limits.buffer_s)
+        self._outbox = Outbox()
+        self._reading = trio.CancelScope()
+        self._close = (NORMAL, "")
+        self._complained = False
+        self._greeted = False
+        self._received_s = 0.0
+        self._finals = 0
+
+    def drain(self) -> None:
+        """Read no more, flush, say what is left, and close."""
+        self._close = (GOING_AWAY, "sttd is stopping")
+        self._reading.cancel()
+
+    async def run(self) -> None:
+        """The whole session. Faults in it are told to its client and logged, and end it alone."""
+        name, peer = self._protocol.name, self._websocket.peer
+        logger.info("connected protocol=%s peer=%s", name, peer)
+        started = trio.current_time()
+        how = ""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._read)
+                nursery.start_soon(self._recognize)
+                await self._send()
+                nursery.cancel_scope.cancel()
+            await self._websocket.close(*self._close)
+        except* Disconnected as gone:
+            how = str(_first(gone))
+        finally:
+            logger.info(
+                "disconnected protocol=%s peer=%s %s seconds=%.1f audio_s=%.1f finals=%d",
+                name,
+                peer,
+                how or self._websocket.how_it_closed(),
+                trio.current_time() - started,
+                self._received_s,
+                self._finals,
+            )
+
+    async def _read(self) -> None:
+        """Reader: messages to commands, until the client or the daemon wants to end."""
+        with self._reading:
+            await self._read_commands()
+        with trio.move_on_after(self._config.limits.flush_s):
+            await self._commands.put((EndOfStream(), trio.current_time()))
+            await trio.sleep_forever()
+        logger.warning("session cut peer=%s: no last final within flush_s", self._websocket.peer)
+        self._outbox.close()
+
+    async def _read_commands(self) -> None:
+        limit = self._config.limits.text_bytes
+        while (message := await self._websocket.receive()) is not None:
+            weight = LEAST_WEIGHT
+            if isinstance(message, str) and len(message) > limit:
+                command: Command = Unusable(f"a text message has more than {limit} characters")
+            else:
+                command = self._protocol.receive(message)
+            if isinstance(command, EndOfStream):
+                return
+            if isinstance(command, Audio):
+                duration = self._duration(command)
+                self._received_s += duration
+                weight = max(weight, duration)
+            await self._commands.put((command, trio.current_time()), weight)
+
+    def _duration(self, audio: Audio) -> float:
+        options = self._options
+        return len(audio.data) / bytes_per_second(options.sample_rate, options.encoding, options.channels)
+
+    async def _send(self) -> None:
+        """Sender: events to messages, until the outbox is closed and empty."""
+        while (event := await self._outbox.get()) is not None:
+            if isinstance(event, Final):
+                self._finals += 1
+                if self._config.log.transcripts:
+                    logger.info("final peer=%s text=%r", self._websocket.peer, event.text)
+            message = self._protocol.encode(event, self._options)
+            if message is not None:
+                await self._websocket.send(message)
+
+    def _end(self, code: int, reason: str, event: Event | None = None) -> None:
+        """Close after what is in the outbox, and `event`."""
+        self._close = (code, reason)
+        if event is not None:
+            self._outbox.put(event)
+        self._outbox.close()
+
+    async def _recognize(self) -> None:
+        """Get ready, then feed and decode."""
+        try:
+            if not await self._get_ready():
+                return
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._feed)
+                await self._decode()
+                nursery.cancel_scope.cancel()
+            self._outbox.close()
+        except* Exception as group:
+            fault = _first(group)
+            logger.error("recognition failed peer=%s", self._websocket.peer, exc_info=group)
+            self._end(INTERNAL, "recognition failed", Failed(f"Recognition failed: {fault}"))
+
+    async def _get_ready(self) -> bool:
+        """Whether there is a model and the options can be used; if not the client is told."""
+        try:
+            await self._provider.ready()
+            self._options = self._checked(self._options, dict(parse_qsl(self._query, keep_blank_values=True)))
+            await self._prepare_filters()
+        except ModelMissing as error:
+            logger.warning("no model: peer=%s was told %r", self._websocket.peer, str(error))
+            await self._without_model(str(error))
+            return False
+        except ModelError as error:
+            logger.error("%s", error)
+            self._end(INTERNAL, "the model does not load", Failed(str(error)))
+            return False
+        except OptionError as error:
+            logger.warning("unusable query peer=%s: %s", self._websocket.peer, error)
+            self._end(POLICY, str(error), Failed(str(error)))
+            return False
+        return True
+
+    async def _without_model(self, message: str) -> None:
+        """Tell the client, and let it stay until it closes, as documented; its audio comes to nothing.
+
+        The plain protocol has no error message, so there the Close says it.
+        """
+        self._outbox.put(Failed(message))
+        if self._protocol.encode(Failed(message), self._options) is None:
+            self._end(TRY_LATER, message)
+            return
+        while not isinstance((await self._commands.peek())[0], EndOfStream):
+            self._commands.take()
+        self._outbox.close()
+
+    def _checked(self, options: SessionOptions, changes: Mapping[str, object]) -> SessionOptions:
+        changed = apply_options(options, changes)
+        self._provider.check(changed)
+        return changed
+
+    async def _prepare_filters(self) -> None:
+        await trio.to_thread.run_sync(filter_bank, self._options.sample_rate)
+
+    async def _feed(self) -> None:
+        """Feeder: commands through the audio pipeline to work for the decoder."""
+        pipeline = Pipeline(self._options, bounded=not self._provider.finds_endpoints)
+        reply_due = False  # the last message's utterance is still open, so what it says may not be complete
+        patience = math.inf
+        last_audio = -math.inf
+        while True:
+            await self._outbox.room()
+            command: Command | None = None
+            with trio.move_on_after(patience):
+                command, arrived = await self._commands.peek()
+            match command:
+                case None if self._websocket.receiving_message:
+                    continue
+                case Audio():
+                    if reply_due:
+                        await self._work.put(MessageDone())
+                    await self._feed_audio(pipeline, command.data)
+                    reply_due = pipeline.speaking
+                    patience = math.inf
+                    if not reply_due:
+                        await self._work.put(MessageDone())
+                    elif self._options.arrival_pause_ms:
+                        patience = arrival_pause(self._options, self._duration(command), arrived - last_audio)
+                    last_audio = arrived
+                case Unusable(reason):
+                    self._complain(reason)
+                case Configure(changes):
+                    pipeline = await self._configure(pipeline, changes)
+                case _:
+                    await self._flush(pipeline)
+                    reply_due, patience = False, math.inf
+            if isinstance(command, EndOfStream):
+                await self._work.put(_End())
+                return
+            if command is not None:
+                self._commands.take()
+
+    async def _feed_audio(self, pipeline: Pipeline, data: bytes) -> None:
+        size = min(pipeline.bytes_per_second, SLICE_BYTES)
+        view = memoryview(data)
+        for start in range(0, len(view), size):
+            await self._put_work(pipeline.feed(view[start : start + size]))
+
+    async def _flush(self, pipeline: Pipeline) -> None:
+        await self._put_work(pipeline.flush())
+        await self._work.put(MessageDone())
+
+    async def _put_work(self, segments: Sequence[Segment]) -> None:
+        for segment in segments:
+            await self._work.put(segment, seconds(segment.pcm) if isinstance(segment, Speech) else 0.0)
+
+    async def _configure(self, pipeline: Pipeline, changes: Mapping[str, object]) -> Pipeline:
+        """Change the options; an open utterance ends first. The old pipeline if they cannot be used."""
+        try:
+            options = self._checked(self._options, changes)
+        except OptionError as error:
+            self._complain(str(error))
+            return pipeline
+        if options == self._options:
+            return pipeline
+        await self._flush(pipeline)
+        self._options = options
+        await self._prepare_filters()
+        await self._work.put(_Reopen(options))
+        return Pipeline(options, bounded=not self._provider.finds_endpoints, at=pipeline.samples)
+
+    def _complain(self, reason: str) -> None:
+        """About a message that cannot be used: to the client where its protocol has errors, and once to the log."""
+        if not self._complained:
+            logger.warning("unusable message peer=%s (said once): %s", self._websocket.peer, reason)
+        self._complained = True
+        self._outbox.put(Failed(reason))
+
+    async def _decode(self) -> None:
+        """Decoder: work through the recognizer to events."""
+        options: SessionOptions | None = self._options
+        while options is not None:
+            async with self._provider.recognizer(options, self._outbox.put) as recognizer:
+                if not self._greeted:
+                    self._outbox.put(Ready())
+                    self._greeted = True
+                options = await self._decode_with(recognizer)
+
+    async def _decode_with(self, recognizer: Recognizer) -> SessionOptions | None:
+        """Until the end (None), or until another recognizer is needed (its options)."""
+        while True:
+            match await self._work.peek():
+                case Speech():
+                    await recognizer.accept(self._take_speech())
+                    continue
+                case UtteranceStart(at):
+                    await recognizer.start(at / RATE)
+                case UtteranceEnd():
+                    await recognizer.finish()
+                case MessageDone() as done:
+                    self._outbox.put(done)
+                case _Reopen(options):
+                    self._work.take()
+                    return options
+                case _End():
+                    return None
+            self._work.take()
+
+    def _take_speech(self) -> list[bytes]:
+        """What waits of the open utterance, up to BATCH_S, in the pieces in which it came."""
+        pieces: list[bytes] = []
+        while self._work and isinstance(segment := self._work.head, Speech) and seconds(b"".join(pieces)) < BATCH_S:
+            pieces.append(segment.pcm)
+            self._work.take()
+        return pieces
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """One of the exceptions in a group; which one hardly matters, they fell together."""
+    inner = group.exceptions[0]
+    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner

@@ -1,0 +1,1 @@
+"""What sttd answers over plain HTTP."""

@@ -1,0 +1,40 @@
+"""`/livez`: the event loop runs. `/readyz`: sessions get text, or why they do not."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from sttd.net.http import Response
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sttd.recognizers.worker import Provider
+
+
+class Health:
+    """Answers about one daemon."""
+
+    def __init__(self, provider: Provider, sessions: Callable[[], int]) -> None:
+        self._provider = provider
+        self._sessions = sessions
+
+    def livez(self) -> Response:
+        """Always well, if it is answered at all."""
+        return Response(HTTPStatus.OK, "ok\n")
+
+    def readyz(self) -> Response:
+        """200 when a new session would get text, else 503 with the reason."""
+        problem = self._provider.status
+        return Response.json(
+            HTTPStatus.SERVICE_UNAVAILABLE if problem else HTTPStatus.OK,
+            {
+                "ready": not problem,
+                "reason": problem,
+                "provider": self._provider.name,
+                "model": self._provider.model,
+                "sessions": self._sessions(),
+                "recognizers": self._provider.recognizers,
+            },
+        )
