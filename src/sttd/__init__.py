@@ -1,8 +1,8 @@
 """sttd: a speech-to-text daemon, and the documented Python interface to its recognizers.
 
-    stt = STTFactory.get_instance("faster_whisper")
-    await stt.initialize()
-    text = await stt.transcribe(pcm)  # 16-bit little-endian, 16 kHz, mono
+stt = STTFactory.get_instance("faster_whisper")
+await stt.initialize()
+text = await stt.transcribe(pcm)  # 16-bit little-endian, 16 kHz, mono
 """
 
 from sttd.recognizers.base import STTInterface

@@ -357,7 +357,7 @@ cdef class VoiceGate:
     cdef bint open
     cdef double[8] minima
 
-    def __init__(self, double threshold=9.0, double quietest_db=-58.0, int window=25):
+    def __init__(self, double threshold=7.0, double quietest_db=-58.0, int window=25):
         if threshold <= 0 or window <= 0:
             raise ValueError("threshold and window are positive")
         self.threshold = threshold

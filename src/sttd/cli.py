@@ -33,7 +33,7 @@ class _Parser(argparse.ArgumentParser):
         self.exit(USAGE, f"{self.prog}: {message}\n")
 
 
-def _common() -> argparse.ArgumentParser:
+def _common() -> _Parser:
     common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--config", metavar="FILE", help="TOML file (default: /etc/sttd/sttd.toml if there)")
     common.add_argument("--provider", metavar="NAME", help=f"one of {', '.join(provider_names())}")
@@ -47,9 +47,13 @@ def _common() -> argparse.ArgumentParser:
     return common
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> _Parser:
     common = _common()
-    parser = _Parser(prog="sttd", description=__doc__ and "Speech to text over WebSockets, on your own box.", parents=[common])
+    parser = _Parser(
+        prog="sttd",
+        description="Speech to text over WebSockets, on your own box.",
+        parents=[common],
+    )
     parser.add_argument("--version", action="version", version=f"sttd {__version__}")
     parser.set_defaults(run=_serve)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Parser)
@@ -61,7 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check_config)
 
     talk = commands.add_parser("transcribe", help="send a recording to a running daemon and print the text")
-    talk.add_argument("file", nargs="?", help="WAV file, or - for raw 16 kHz s16 mono on standard input (default: a sample)")
+    talk.add_argument(
+        "file", nargs="?", help="WAV file, or - for raw 16 kHz s16 mono on standard input (default: a sample)"
+    )
     talk.add_argument("--url", default="ws://127.0.0.1:3000/ws/stt", help="the daemon's JSON endpoint (%(default)s)")
     talk.add_argument("--language", default="", metavar="CODE")
     talk.set_defaults(run=_transcribe)
@@ -74,17 +80,23 @@ def _parser() -> argparse.ArgumentParser:
         ("pull", _models_pull, "fetch a model (default: the one that sttd would serve)"),
         ("path", _models_path, "print where a model lies"),
         ("rm", _models_rm, "delete a model"),
-        ("verify", _models_verify, "check a model's files against their SHA-256 (default: all that are here)"),
+        (
+            "verify",
+            _models_verify,
+            "check a model's files against their SHA-256 (default: all that are here)",
+        ),
     ):
         action = actions.add_parser(name, parents=[common], help=text)
-        action.add_argument("name", nargs="+" if name == "rm" else "*", help="model's name, as `sttd models list` has it")
+        action.add_argument(
+            "name", nargs="+" if name == "rm" else "*", help="model's name, as `sttd models list` has it"
+        )
         action.set_defaults(run=run)
     return parser
 
 
 def _load(arguments: argparse.Namespace) -> Loaded:
     given = vars(arguments)
-    values = {key: given[key] for key in ("provider", "model", "language") if key in given}
+    values: dict[str, str] = {key: given[key] for key in ("provider", "model", "language") if key in given}
     if "listen" in given:
         values["server.listen"] = ",".join(given["listen"])
     if "log_level" in given:
@@ -177,7 +189,12 @@ def _transcribe(arguments: argparse.Namespace) -> int:
 
     def show(kind: str, text: str) -> None:
         if kind == "partial" and live:
-            print(f"\r\x1b[K\x1b[2m{text[-(shutil.get_terminal_size().columns - 1) :]}\x1b[0m", end="", file=sys.stderr, flush=True)
+            print(
+                f"\r\x1b[K\x1b[2m{text[-(shutil.get_terminal_size().columns - 1) :]}\x1b[0m",
+                end="",
+                file=sys.stderr,
+                flush=True,
+            )
         elif kind == "final":
             print("\r\x1b[K" if live else "", end="", file=sys.stderr, flush=True)
             print(text, flush=True)
@@ -197,7 +214,10 @@ def _entries(arguments: argparse.Namespace, config: Config) -> list[Entry]:
         return [entry] if entry else []
     found = []
     for name in arguments.name:
-        provider = next((entry.provider for entry in catalog().values() if name in (entry.name, *entry.aliases)), config.provider)
+        provider = next(
+            (entry.provider for entry in catalog().values() if name in (entry.name, *entry.aliases)),
+            config.provider,
+        )
         entry = wanted(replace(config, model=name, provider=provider))
         if entry is None:
             raise ConfigError(f"{name} is a folder, not a model of the catalog")
@@ -289,7 +309,12 @@ class _Progress:
                 filled = 30 * done // total if total else 0
                 bar = f"[{'#' * filled}{'.' * (30 - filled)}] {100 * done // total:3}%" if total else ""
                 end = "\n" if finished else ""
-                print(f"\r\x1b[K{name:16} {bar} {done / 1e6:.1f} of {total / 1e6:.1f} MB", end=end, file=sys.stderr, flush=True)
+                print(
+                    f"\r\x1b[K{name:16} {bar} {done / 1e6:.1f} of {total / 1e6:.1f} MB",
+                    end=end,
+                    file=sys.stderr,
+                    flush=True,
+                )
         elif total and (name, 10 * done // total) != self._tenth:
             self._tenth = (name, 10 * done // total)
             print(f"{name} {100 * done // total}%", file=sys.stderr, flush=True)

@@ -46,7 +46,9 @@ def setting(
 class ServerConfig:
     """Where sttd listens, and how it stops."""
 
-    listen: tuple[str, ...] = setting(("127.0.0.1:8000", "127.0.0.1:3000"), "addresses as host:port; every path on each")
+    listen: tuple[str, ...] = setting(
+        ("127.0.0.1:8000", "127.0.0.1:3000"), "addresses as host:port; every path on each"
+    )
     drain_s: float = setting(30.0, "seconds that sessions have to finish after SIGTERM", low=0, high=3600)
 
 
@@ -55,13 +57,15 @@ class EndpointConfig:
     """When an utterance begins and ends. A client may set these for its own session."""
 
     gate: bool = setting(True, "decode only what sounds like speech; off leaves endpoints to the recognizer")
-    threshold_db: float = setting(9.0, "level above the noise floor that counts as speech", low=1, high=60)
+    threshold_db: float = setting(7.0, "level above the noise floor that counts as speech", low=1, high=60)
     onset_ms: int = setting(60, "speech that opens an utterance", low=20, high=1000)
     hangover_ms: int = setting(300, "audio after the last speech that still goes to the recognizer", low=0, high=5000)
     pre_roll_ms: int = setting(300, "audio before the onset that goes along", low=0, high=2000)
     min_silence_ms: int = setting(500, "silence that ends an utterance", low=100, high=10000)
     max_utterance_ms: int = setting(30000, "longest utterance; near it a shorter silence ends it", low=1000, high=30000)
-    arrival_pause_ms: int = setting(1000, "no audio from the client for so long ends an utterance; 0: never", low=0, high=60000)
+    arrival_pause_ms: int = setting(
+        1000, "no audio from the client for so long ends an utterance; 0: never", low=0, high=60000
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +95,9 @@ class FasterWhisperConfig:
     threads: int = setting(0, "threads a worker; 0: the cores shared out among the workers, at most 4", low=0, high=64)
     beam_size: int = setting(5, "beams of the search for a final", low=1, high=20)
     compute_type: str = setting(
-        "int8", "arithmetic", choices=("int8", "int8_float32", "int16", "float32", "float16", "int8_float16", "auto")
+        "int8",
+        "arithmetic",
+        choices=("int8", "int8_float32", "int16", "float32", "float16", "int8_float16", "auto"),
     )
     device: str = setting("cpu", "where it runs", choices=("cpu", "cuda", "auto"))
     partial_interval_ms: int = setting(1000, "new audio between two partials", low=200, high=30000)
@@ -113,9 +119,13 @@ class LimitsConfig:
     head_s: float = setting(5.0, "seconds that a request head may take", low=0.1, high=300)
     message_bytes: int = setting(32 << 20, "size of one audio message", low=4096, high=1 << 30)
     text_bytes: int = setting(16384, "size of one text message", low=256, high=1 << 20)
-    buffer_s: float = setting(10.0, "seconds of audio waiting in a session before its socket is read no further", low=1, high=600)
+    buffer_s: float = setting(
+        10.0, "seconds of audio waiting in a session before its socket is read no further", low=1, high=600
+    )
     send_s: float = setting(10.0, "seconds that a client may take to accept a message", low=0.1, high=600)
-    ping_s: float = setting(20.0, "quiet seconds before a ping, and again until the client counts as gone", low=1, high=3600)
+    ping_s: float = setting(
+        20.0, "quiet seconds before a ping, and again until the client counts as gone", low=1, high=3600
+    )
     close_s: float = setting(5.0, "seconds for the closing handshake", low=0.1, high=60)
     flush_s: float = setting(30.0, "seconds for the last finals after a client's close", low=0.1, high=600)
 
@@ -229,7 +239,13 @@ def _settings(cls: type, prefix: str) -> Iterator[Setting]:
             meta = item.metadata
             base = typing.get_origin(kind) or kind
             yield Setting(
-                prefix + item.name, base, item.default, meta["help"], meta["choices"], meta["low"], meta["high"]
+                prefix + item.name,
+                base,
+                item.default,
+                meta["help"],
+                meta["choices"],
+                meta["low"],
+                meta["high"],
             )
 
 
@@ -281,7 +297,9 @@ def load(
         try:
             values[key] = known[key].convert(value)
         except (ValueError, OverflowError):
-            raise ConfigError(f"{origin}: {key} = {value!r} is not allowed; allowed is {known[key].allowed()}") from None
+            raise ConfigError(
+                f"{origin}: {key} = {value!r} is not allowed; allowed is {known[key].allowed()}"
+            ) from None
         origins[key] = origin
     return Loaded(_build(Config, values, ""), origins)
 
@@ -299,7 +317,10 @@ def _build(cls: type[T], values: Mapping[str, object], prefix: str) -> T:
 
 
 def _sources(
-    command_line: Mapping[str, str], environ: Mapping[str, str], file: Path | None, known: Mapping[str, Setting]
+    command_line: Mapping[str, str],
+    environ: Mapping[str, str],
+    file: Path | None,
+    known: Mapping[str, Setting],
 ) -> Iterator[tuple[str, object, str]]:
     """(key, value, origin), least important first."""
     main = file or DEFAULT_FILE

@@ -40,6 +40,7 @@ class Daemon:
         self.provider = Provider(config)
         self.sessions: set[Session] = set()
         self._stop = trio.Event()
+        self._idle = trio.Event()
         health = Health(self.provider, lambda: len(self.sessions))
         websockets = {protocol.path: partial(self._serve_session, protocol) for protocol in PROTOCOLS}
         routes = Routes({"/livez": health.livez, "/readyz": health.readyz}, tuple(websockets))
@@ -92,13 +93,16 @@ class Daemon:
             await session.run()
         finally:
             self.sessions.remove(session)
+            if not self.sessions:
+                self._idle.set()
+                self._idle = trio.Event()
 
     async def _finish(self) -> None:
         for session in self.sessions:
             session.drain()
         with trio.move_on_after(self.config.server.drain_s):
-            while self.sessions:
-                await trio.sleep(0.02)
+            if self.sessions:
+                await self._idle.wait()
         if self.sessions:
             logger.warning("%d sessions cut off after drain_s", len(self.sessions))
 

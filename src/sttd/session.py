@@ -27,7 +27,6 @@ from sttd.events import (
     Event,
     Failed,
     Final,
-    Flush,
     MessageDone,
     Ready,
     Unusable,
@@ -87,7 +86,7 @@ class Session:
         self._reading = trio.CancelScope()
         self._close = (NORMAL, "")
         self._complained = False
-        self._greeted = False
+        self._ready = trio.Event()
         self._received_s = 0.0
         self._finals = 0
 
@@ -228,6 +227,7 @@ class Session:
 
     async def _feed(self) -> None:
         """Feeder: commands through the audio pipeline to work for the decoder."""
+        await self._ready.wait()
         pipeline = Pipeline(self._options, bounded=not self._provider.finds_endpoints)
         reply_due = False  # the last message's utterance is still open, so what it says may not be complete
         patience = math.inf
@@ -305,9 +305,9 @@ class Session:
         options: SessionOptions | None = self._options
         while options is not None:
             async with self._provider.recognizer(options, self._outbox.put) as recognizer:
-                if not self._greeted:
+                if not self._ready.is_set():
                     self._outbox.put(Ready())
-                    self._greeted = True
+                    self._ready.set()
                 options = await self._decode_with(recognizer)
 
     async def _decode_with(self, recognizer: Recognizer) -> SessionOptions | None:

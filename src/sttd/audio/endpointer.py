@@ -44,7 +44,7 @@ class Endpointer:
     length: int = 0
     reopen: bool = False
 
-    def step(self, voiced: bool) -> Step:  # noqa: FBT001 - the decision is the input
+    def step(self, voiced: bool) -> Step:
         """Judge one frame."""
         if not self.speaking:
             return self._outside(voiced)
@@ -62,7 +62,7 @@ class Endpointer:
             return Step.CLOSE
         return Step.PASS if self.silent <= frames(self.config.hangover_ms) else Step.HOLD
 
-    def _outside(self, voiced: bool) -> Step:  # noqa: FBT001
+    def _outside(self, voiced: bool) -> Step:
         self.voiced = self.voiced + 1 if voiced else 0
         if self.voiced < frames(self.config.onset_ms) and not (voiced and self.reopen):
             self.reopen = self.reopen and voiced

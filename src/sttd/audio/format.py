@@ -21,7 +21,7 @@ def converter(sample_rate: int, encoding: str, channels: int) -> Converter:
     return Converter(encoding, channels, filter_bank(sample_rate))
 
 
-def seconds(pcm: bytes) -> float:
+def seconds(pcm: bytes | bytearray) -> float:
     """Duration of PCM in the recognizers' format."""
     return len(pcm) / (RATE * SAMPLE_BYTES)
 

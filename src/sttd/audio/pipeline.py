@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from sttd.config import SessionOptions
 
 
+PIECE_BYTES = 5 * FRAME_BYTES
+
+
 @dataclass(frozen=True, slots=True)
 class UtteranceStart:
     """An utterance begins, `at` samples (16 kHz) after the stream's start."""
@@ -53,6 +56,7 @@ class Pipeline:
         self._endpointer = Endpointer(options)
         self._partial_frame = b""
         self.samples = at  # since the stream began: in whole frames judged, or with the gate off passed on
+        self._pending = bytearray()
         self._open_samples = 0
         self._unsent = 0  # frames since the last one that went into an utterance
         kept_ms = options.pre_roll_ms + options.onset_ms + options.min_silence_ms
@@ -81,7 +85,7 @@ class Pipeline:
             tail += bytes((FRAME_BYTES - rest) % FRAME_BYTES)
         segments = self._segments(tail) if tail else []
         if self.speaking:
-            segments.append(UtteranceEnd())
+            segments += [*self._rest(), UtteranceEnd()]
         self._endpointer.reset()
         self._open_samples = 0
         self._unsent = 0
@@ -89,7 +93,29 @@ class Pipeline:
         return segments
 
     def _segments(self, pcm: bytes) -> list[Segment]:
-        return list(_joined(self._gated(pcm) if self._options.gate else self._ungated(pcm)))
+        return list(self._in_pieces(self._gated(pcm)) if self._options.gate else self._ungated(pcm))
+
+    def _in_pieces(self, segments: Iterator[Segment]) -> Iterator[Segment]:
+        """The same segments with the audio in pieces of a fixed length, counted from the utterance's start.
+
+        What a streaming recognizer finds depends a little on the pieces that it is given; so they must not depend on
+        how the client cut its stream.
+        """
+        for segment in segments:
+            if isinstance(segment, Speech):
+                self._pending += segment.pcm
+                while len(self._pending) >= PIECE_BYTES:
+                    yield Speech(bytes(self._pending[:PIECE_BYTES]))
+                    del self._pending[:PIECE_BYTES]
+            else:
+                if isinstance(segment, UtteranceEnd):
+                    yield from self._rest()
+                yield segment
+
+    def _rest(self) -> Iterator[Segment]:
+        if self._pending:
+            yield Speech(bytes(self._pending))
+            self._pending.clear()
 
     def _ungated(self, pcm: bytes) -> Iterator[Segment]:
         limit = self._options.max_utterance_ms * RATE // 1000
@@ -130,23 +156,10 @@ class Pipeline:
             yield UtteranceEnd()
 
 
-def _joined(segments: Iterator[Segment]) -> Iterator[Segment]:
-    """The same segments with neighbouring audio in one piece."""
-    audio: list[bytes] = []
-    for segment in segments:
-        if isinstance(segment, Speech):
-            audio.append(segment.pcm)
-            continue
-        if audio:
-            yield Speech(b"".join(audio))
-            audio.clear()
-        yield segment
-    if audio:
-        yield Speech(b"".join(audio))
-
-
 def arrival_pause(config: SessionOptions, duration: float, gap: float) -> float:
-    """How many seconds without audio end an utterance, after a message of `duration` s that came `gap` s after the last.
+    """How many seconds without audio end an utterance.
+
+    The last message held `duration` seconds and came `gap` seconds after the one before it.
 
     A message of half a second or more is taken for a recording, which is complete: its answer need not wait long.
     Shorter ones are a live stream, as are long ones that come as fast as they were spoken; those get more patience.

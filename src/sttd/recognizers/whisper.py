@@ -14,10 +14,12 @@ from sttd.recognizers.base import Engine, Transcript, base_language
 if TYPE_CHECKING:
     from sttd.config import SessionOptions
 
-# Thresholds of the Whisper paper's own decoding heuristics, section 4.5; a segment that fails them is not speech.
-NO_SPEECH = 0.6
-LOG_PROBABILITY = -1.0
+# Silence, noise and music make Whisper write what it has read most. Beyond the thresholds of its own decoder
+# (openai/whisper, transcribe.py) a segment is dropped where the model doubts both that there is speech and what was
+# said; (no-speech probability over, mean log probability under), chosen on recordings of speech and of noise.
+DOUBTS = ((0.6, -0.8), (0.4, -1.1))
 COMPRESSION = 2.4
+WINDOW_S = 30
 SHORTEST = RATE // 10 * 2  # bytes; less than a tenth of a second holds no word, and pads to nothing but noise
 
 
@@ -67,14 +69,14 @@ class FasterWhisperEngine(Engine):
         except Exception as error:
             raise ModelError(f"the Whisper model in {self.model} does not load: {error}") from error
 
-    def transcribe(self, pcm: bytes, options: SessionOptions, *, final: bool = True) -> Transcript:
+    def transcribe(self, pcm: bytes, options: SessionOptions, *, final: bool = True, context: str = "") -> Transcript:
         """Decode; segments that Whisper made up from silence, noise or its own repetition are left out."""
         if len(pcm) < SHORTEST:
             return Transcript("")
         language = base_language(options.language) or None
-        return self._decode(pcm, language=language, words=options.words, final=final)
+        return self._decode(pcm, language=language, words=options.words, final=final, context=context)
 
-    def _decode(self, pcm: bytes, *, language: str | None, words: bool, final: bool) -> Transcript:
+    def _decode(self, pcm: bytes, *, language: str | None, words: bool, final: bool, context: str = "") -> Transcript:
         import numpy as np
 
         audio = np.frombuffer(pcm, np.int16).astype(np.float32) / 32768.0
@@ -84,9 +86,10 @@ class FasterWhisperEngine(Engine):
             beam_size=self.config.faster_whisper.beam_size if final else 1,
             temperature=(0.0, 0.2, 0.4) if final else 0.0,
             condition_on_previous_text=False,
-            no_speech_threshold=NO_SPEECH,
-            log_prob_threshold=LOG_PROBABILITY,
+            initial_prompt=context or None,
             compression_ratio_threshold=COMPRESSION,
+            # Timestamps only cost time in one window; a longer recording needs them to go from window to window.
+            without_timestamps=len(audio) <= WINDOW_S * RATE,
             word_timestamps=words and final,
         )
         kept = [segment for segment in segments if _is_speech(segment)]
@@ -103,4 +106,4 @@ class FasterWhisperEngine(Engine):
 def _is_speech(segment: Any) -> bool:
     if segment.compression_ratio > COMPRESSION:
         return False
-    return not (segment.no_speech_prob > NO_SPEECH and segment.avg_logprob < LOG_PROBABILITY)
+    return not any(segment.no_speech_prob > over and segment.avg_logprob < under for over, under in DOUBTS)

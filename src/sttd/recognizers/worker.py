@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     from sttd.recognizers.base import Decoder, Emit
 
 logger = logging.getLogger(__name__)
+CONTEXT_S = 3.0
+"""Silence after which what was said before no longer helps to understand what is said next."""
+
+CONTEXT_CHARACTERS = 200
+"""As much of it as is kept."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -118,9 +124,7 @@ class Provider:
 class StreamingRecognizer(Recognizer):
     """A streaming engine's decoder. Its calls are never abandoned: the decoder must not be freed under one."""
 
-    def __init__(
-        self, decoder: Decoder, options: SessionOptions, emit: Emit, limiter: trio.CapacityLimiter
-    ) -> None:
+    def __init__(self, decoder: Decoder, options: SessionOptions, emit: Emit, limiter: trio.CapacityLimiter) -> None:
         self._decoder = decoder
         self._options = options
         self._emit = emit
@@ -179,6 +183,8 @@ class BatchRecognizer(Recognizer):
         self._interval = interval
         self._audio = bytearray()
         self._at = 0.0
+        self._said = ""
+        self._silent_from = 0.0
         self._utterance = 0
         self._next_partial = interval
         self._partial_running = False
@@ -187,6 +193,8 @@ class BatchRecognizer(Recognizer):
         """See Recognizer."""
         self._audio.clear()
         self._at = at
+        if at - self._silent_from > CONTEXT_S:
+            self._said = ""
         self._utterance += 1
         self._next_partial = self._interval
 
@@ -218,11 +226,13 @@ class BatchRecognizer(Recognizer):
         pcm = bytes(self._audio)
         self._audio.clear()
         found = await self._decode(pcm, final=True)
+        self._silent_from = self._at + seconds(pcm)
+        self._said = f"{self._said} {found.text}".strip()[-CONTEXT_CHARACTERS:]
         if found.text:
             self._emit(_final_at(self._at, found))
 
     async def _decode(self, pcm: bytes, *, final: bool) -> Transcript:
-        call = partial(self._engine.transcribe, pcm, self._options, final=final)
+        call = partial(self._engine.transcribe, pcm, self._options, final=final, context=self._said)
         return await trio.to_thread.run_sync(call, limiter=self._limiter, abandon_on_cancel=True)
 
 
@@ -267,7 +277,6 @@ class InterfaceRecognizer(Recognizer):
 
 def _final_at(offset: float, transcript: Transcript) -> Final:
     words = tuple(
-        replace(word, start=round(word.start + offset, 3), end=round(word.end + offset, 3))
-        for word in transcript.words
+        replace(word, start=round(word.start + offset, 3), end=round(word.end + offset, 3)) for word in transcript.words
     )
     return Final(transcript.text, words)

@@ -1,0 +1,123 @@
+"""Clients that we did not write: the `websockets` package, and the documents' JavaScript under Node."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import jiwer
+import pytest
+
+from tests.support import CACHE, ROOT, Clip, Daemon, at_16k_mono, finals, json_events, normalized, pieces
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DOCUMENT_CLIENTS = ROOT / "tests" / "clients"
+
+
+def test_websockets_package_on_both_protocols(whisper: Daemon, two_cities: Clip) -> None:
+    pcm = at_16k_mono(two_cities)
+    with whisper.json() as client:
+        assert len(finals(json_events(client, pcm))) > 5
+    with whisper.plain() as client:
+        client.send(pcm)
+        assert "best of times" in client.recv(60)
+
+
+def test_one_recording_in_one_message_gets_exactly_one_reply(whisper: Daemon, two_cities: Clip) -> None:
+    with whisper.plain() as client:
+        client.send(at_16k_mono(two_cities))
+        reply = client.recv(60)
+        assert isinstance(reply, str)
+        with pytest.raises(TimeoutError):
+            client.recv(3)
+    assert jiwer.wer(normalized(two_cities.transcript), normalized(reply)) < 0.2
+
+
+def test_small_chunks_get_one_reply_an_utterance_in_order(whisper: Daemon, two_cities: Clip) -> None:
+    pcm = at_16k_mono(two_cities)
+    replies: list[str] = []
+    with whisper.plain() as client:
+        receiver = threading.Thread(target=lambda: replies.extend(str(message) for message in client))
+        receiver.start()
+        for piece in pieces(pcm, 50):
+            client.send(piece)
+        client.send('{"type": "eof"}')
+        receiver.join()
+    assert len(replies) > 5
+    assert jiwer.wer(normalized(two_cities.transcript), normalized(" ".join(replies))) < 0.2
+
+
+def test_a_live_client_that_stops_sending_gets_its_text(whisper: Daemon, two_cities: Clip) -> None:
+    """The microphone is switched off in mid-sentence: no silence follows, no message."""
+    pcm = at_16k_mono(two_cities)[: int(2.8 * 32000)]
+    with whisper.plain() as client:
+        for piece in pieces(pcm, 100):
+            client.send(piece)
+            time.sleep(0.1)
+        assert "best of times" in client.recv(10)
+
+
+def test_silence_and_quiet_noise_get_no_reply(whisper: Daemon) -> None:
+    import numpy as np
+
+    noise = np.random.default_rng(1).normal(0, 12, 16000 * 3).astype(np.int16).tobytes()
+    with whisper.plain() as client:
+        client.send(bytes(32000 * 3))
+        client.send(noise)
+        client.send('{"type": "eof"}')
+        assert list(client) == []
+
+
+@pytest.fixture(scope="module")
+def node_modules() -> Path:
+    """The package `ws`, for Node."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        pytest.skip("node and npm are missing: the documents' JavaScript cannot run")
+    folder = CACHE / "node"
+    if not (folder / "node_modules/ws").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), "ws@8"]
+        subprocess.run(command, check=True, timeout=110)
+    return folder / "node_modules"
+
+
+def run_node(script: str, modules: Path, daemon: Daemon, audio: Path) -> str:
+    done = subprocess.run(
+        ["node", str(DOCUMENT_CLIENTS / script)],
+        env={**os.environ, "NODE_PATH": str(modules), "STTD": f"ws://{daemon.address}", "AUDIO": str(audio)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_plain_document_s_javascript(whisper: Daemon, node_modules: Path, two_cities: Clip, tmp_path: Path) -> None:
+    audio = tmp_path / "audio.s16"
+    audio.write_bytes(at_16k_mono(two_cities)[: 5 * 32000])
+    printed = run_node("plain_document.cjs", node_modules, whisper, audio)
+    assert "Connection opened" in printed
+    assert "Received message: " in printed
+    assert "best of times" in printed
+    assert "Connection closed: 1000" in printed
+
+
+def test_the_json_document_s_javascript(whisper: Daemon, node_modules: Path, two_cities: Clip, tmp_path: Path) -> None:
+    import numpy as np
+
+    audio = tmp_path / "audio.f32"
+    samples = np.frombuffer(at_16k_mono(two_cities)[: 8 * 32000], np.int16)
+    audio.write_bytes((samples / 32768).astype(np.float32).tobytes())
+    printed = run_node("json_document.cjs", node_modules, whisper, audio)
+    assert "STT ready" in printed
+    assert "final: " in printed
+    assert "best of times" in printed
+    assert "STT error" not in printed

@@ -1,0 +1,117 @@
+"""The default provider on real recordings, through the real process."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import jiwer
+import pytest
+
+from tests.support import Clip, Daemon, at_16k_mono, finals, json_events, normalized, pieces, shared_clips
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
+
+@pytest.fixture(scope="module")
+def direct(models: Path) -> Any:
+    """The library as its users call it."""
+    from faster_whisper import WhisperModel
+
+    return WhisperModel(
+        str(models / "faster_whisper/tiny.en"), device="cpu", compute_type="int8", cpu_threads=1, num_workers=2
+    )
+
+
+def error_rate(clips: list[Clip], texts: list[str]) -> float:
+    return float(jiwer.wer([normalized(clip.transcript) for clip in clips], [normalized(text) for text in texts]))
+
+
+def transcribe_directly(model: Any, clip: Clip) -> str:
+    segments, _info = model.transcribe(str(clip.path))
+    return " ".join(segment.text for segment in segments)
+
+
+def test_word_error_rate_on_the_package_recording(whisper: Daemon, direct: Any, two_cities: Clip) -> None:
+    with whisper.json(sample_rate=48000) as client:
+        streamed = " ".join(finals(json_events(client, two_cities.pcm, 300)))
+    ours = error_rate([two_cities], [streamed])
+    theirs = error_rate([two_cities], [transcribe_directly(direct, two_cities)])
+    print(f"two_cities: sttd {ours:.3f}, faster-whisper {theirs:.3f}")
+    assert ours <= theirs
+
+
+@pytest.mark.timeout(400)
+def test_word_error_rate_on_shared_recordings(whisper: Daemon, direct: Any) -> None:
+    clips = shared_clips("en/")
+    if not clips:
+        pytest.skip("../shared/speech is missing")
+
+    def through_daemon(clip: Clip) -> str:
+        with whisper.json(sample_rate=clip.rate, channels=clip.samples.shape[1], partials=False) as client:
+            return " ".join(finals(json_events(client, clip.pcm)))
+
+    with ThreadPoolExecutor(2) as pool:
+        ours = error_rate(clips, list(pool.map(through_daemon, clips)))
+        theirs = error_rate(clips, list(pool.map(lambda clip: transcribe_directly(direct, clip), clips)))
+    print(f"{len(clips)} English recordings: sttd {ours:.4f}, faster-whisper {theirs:.4f}")
+    assert ours <= theirs + 0.002, "the two differ by chance in a word or two, not by more"
+
+
+def test_noise_gives_hardly_any_text(whisper: Daemon) -> None:
+    clips = shared_clips("noise/")
+    if not clips:
+        pytest.skip("../shared/speech is missing")
+
+    def through_daemon(clip: Clip) -> str:
+        with whisper.json(sample_rate=clip.rate, channels=clip.samples.shape[1], partials=False) as client:
+            return " ".join(finals(json_events(client, clip.pcm)))
+
+    with ThreadPoolExecutor(2) as pool:
+        texts = [text for text in pool.map(through_daemon, clips) if text]
+    print(f"{len(texts)} of {len(clips)} noise clips give text: {texts}")
+    assert len(texts) <= len(clips) * 0.2
+
+
+def test_partials_grow_into_the_final(whisper: Daemon, two_cities: Clip) -> None:
+    import time
+
+    pcm = at_16k_mono(two_cities)[: 6 * 32000]
+    with whisper.json() as client:
+        assert '"ready"' in client.recv()
+        for piece in pieces(pcm):
+            client.send(piece)
+            time.sleep(0.1)
+        client.send('{"type": "eof"}')
+        events = [message for message in client if isinstance(message, str)]
+    assert any('"partial"' in event and "best of times" in event for event in events)
+    assert '"final"' in events[-1]
+
+
+def test_word_times_lie_where_the_words_are(whisper: Daemon, two_cities: Clip) -> None:
+    silence = bytes(2 * 32000)
+    pcm = silence + at_16k_mono(two_cities)[: 5 * 32000]
+    with whisper.json(words=1) as client:
+        events = json_events(client, pcm)
+    words = [word for event in events if event["type"] == "final" for word in event["words"]]
+    assert set(words[0]) == {"word", "start", "end", "confidence"}
+    assert 1.8 < words[0]["start"] < 3.5, "stream time, not utterance time"
+    assert all(a["start"] <= a["end"] <= b["end"] for a, b in pairwise(words))
+    assert all(0 <= word["confidence"] <= 1 for word in words)
+
+
+def test_multilingual_model_detects_or_is_told_the_language(multilingual_models: Path) -> None:
+    from tests.support import running_daemon
+
+    german = [clip for clip in shared_clips("other/") if clip.name == "leopard-de"]
+    if not german:
+        pytest.skip("../shared/speech is missing: there is no German speech to test on")
+    clip = german[0]
+    with running_daemon(multilingual_models, "--model", "base") as daemon:
+        for query in ({}, {"language": "de"}, {"language": "de-AT"}):
+            with daemon.json(sample_rate=clip.rate, **query) as client:
+                text = " ".join(finals(json_events(client, clip.pcm)))
+            assert jiwer.wer(normalized(clip.transcript), normalized(text)) < 0.5, text
