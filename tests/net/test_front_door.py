@@ -57,7 +57,7 @@ class Running:
         """Wait until no task is left that a connection had."""
         with trio.fail_after(3):
             while trio.lowlevel.current_statistics().tasks_living > self.tasks:  # noqa: ASYNC110 - a count has no event
-                await trio.sleep(0.01)  # noqa: ASYNC110 - a count has no event
+                await trio.sleep(0.01)
 
 
 @asynccontextmanager

@@ -21,7 +21,7 @@ def taps(rate_in: int, rate_out: int) -> tuple[np.ndarray, int, int]:
     window = np.i0(0.1102 * (ATTENUATION - 8.7) * np.sqrt(np.maximum(0, 1 - (time / (length / 2)) ** 2)))
     window[np.abs(time) >= length / 2] = 0
     branches = window * np.sinc(2 * 0.98 * nyquist / rate_in * time)
-    return branches / branches.sum(axis=1, keepdims=True), up, down
+    return np.asarray(branches / branches.sum(axis=1, keepdims=True)), up, down
 
 
 def resample(mono: np.ndarray, rate_in: int, rate_out: int = 16000) -> np.ndarray:
@@ -41,7 +41,7 @@ def resample(mono: np.ndarray, rate_in: int, rate_out: int = 16000) -> np.ndarra
 
 
 def saturate(values: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(values), -32768, 32767).astype(np.int16)
+    return np.asarray(np.clip(np.rint(values), -32768, 32767).astype(np.int16))
 
 
 def decode(data: bytes, encoding: str, channels: int) -> np.ndarray:
@@ -49,7 +49,7 @@ def decode(data: bytes, encoding: str, channels: int) -> np.ndarray:
     width = {"pcm_s16le": 2, "pcm_s24le": 3, "pcm_s32le": 4, "pcm_f32le": 4}.get(encoding, 1)
     data = data[: len(data) // (width * channels) * width * channels]
     samples = [sample(data[start : start + width], encoding) for start in range(0, len(data), width)]
-    return np.array(samples).reshape(-1, channels).mean(axis=1)
+    return np.asarray(np.array(samples).reshape(-1, channels).mean(axis=1))
 
 
 def sample(data: bytes, encoding: str) -> float:
@@ -61,7 +61,7 @@ def sample(data: bytes, encoding: str) -> float:
         case "pcm_alaw":
             return float(alaw(data[0]))
         case "pcm_f32le":
-            value = struct.unpack("<f", data)[0]
+            value: float = struct.unpack("<f", data)[0]
             return 0.0 if math.isnan(value) else max(-8.0, min(8.0, value)) * 32768
         case _:
             return int.from_bytes(data, "little", signed=True) / 256 ** (len(data) - 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -32,10 +34,7 @@ def level_db(samples: np.ndarray) -> float:
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_every_code_of_a_format_is_decoded_as_its_definition_says(encoding: str) -> None:
     width = WIDTHS.get(encoding, 1)
-    if width == 1:
-        data = bytes(range(256))
-    else:
-        data = np.random.default_rng(5).bytes(width * 5000)
+    data = bytes(range(256)) if width == 1 else np.random.default_rng(5).bytes(width * 5000)
     ours = convert(data, 16000, encoding).astype(int)
     difference = np.abs(ours - reference.saturate(reference.decode(data, encoding, 1)))
     # Only 32 bits do not fit into a float: a value halfway between two steps may then go to either.
@@ -61,7 +60,7 @@ def test_output_does_not_depend_on_how_the_input_is_cut(
     expected = whole.feed(data) + whole.flush()
     pieces = converter(rate, encoding, channels)
     edges = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
-    made = b"".join(pieces.feed(data[start:end]) for start, end in zip(edges, edges[1:], strict=False))
+    made = b"".join(pieces.feed(data[start:end]) for start, end in itertools.pairwise(edges))
     assert made + pieces.flush() == expected
     assert pieces.clipped == whole.clipped
 
@@ -82,9 +81,7 @@ def test_resampling_is_within_one_step_of_double_precision(rate: int) -> None:
     assert np.abs(ours - theirs).max() <= 1
 
 
-@given(
-    data=st.binary(min_size=1, max_size=600), encoding=st.sampled_from(ENCODINGS), channels=st.integers(1, 8)
-)
+@given(data=st.binary(min_size=1, max_size=600), encoding=st.sampled_from(ENCODINGS), channels=st.integers(1, 8))
 def test_downmix_is_within_one_step_of_double_precision(data: bytes, encoding: str, channels: int) -> None:
     ours = convert(data, 16000, encoding, channels).astype(int)
     theirs = reference.saturate(reference.decode(data, encoding, channels)).astype(int)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 
 from sttd.config import Config, SessionOptions, apply_options, load, settings_of
 from sttd.errors import ConfigError, OptionError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PROVIDERS = ("faster_whisper", "vosk", "groq", "deepgram")
 
@@ -121,9 +124,7 @@ _json = st.recursive(
 )
 
 
-@given(
-    st.dictionaries(st.sampled_from([*settings_of(SessionOptions), "nonsense"]) | st.text(), _json, max_size=5)
-)
+@given(st.dictionaries(st.sampled_from([*settings_of(SessionOptions), "nonsense"]) | st.text(), _json, max_size=5))
 def test_options_are_taken_or_refused_but_never_raise_anything_else(changes: dict[str, object]) -> None:
     try:
         options = apply_options(SessionOptions(), changes)

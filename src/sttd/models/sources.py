@@ -105,7 +105,9 @@ def _remember_tag(tag_file: Path, headers: http.client.HTTPMessage) -> None:
         tag_file.unlink(missing_ok=True)
 
 
-def _copy(source: http.client.HTTPResponse, file: IO[bytes], name: str, done: int, total: int, progress: Progress) -> int:
+def _copy(
+    source: http.client.HTTPResponse, file: IO[bytes], name: str, done: int, total: int, progress: Progress
+) -> int:
     while chunk := source.read1(CHUNK):
         file.write(chunk)
         done += len(chunk)

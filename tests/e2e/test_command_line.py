@@ -1,0 +1,133 @@
+"""The commands, as somebody types them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import ROOT, Clip, Daemon, environment, running_daemon
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def sttd(*arguments: str, models: Path | str = "/nonexistent", **extra: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "sttd", *arguments],
+        env=environment(models, **extra),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_version() -> None:
+    assert re.fullmatch(r"sttd \d+\.\d+\.\d+\n", sttd("--version").stdout)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extra", "code", "part"),
+    [
+        (["--provider", "x"], {}, 78, "Unsupported STT provider: x"),
+        ([], {"STT_PROVIDER": "y"}, 78, "environment STT_PROVIDER: Unsupported STT provider: y"),
+        ([], {"STT_PROVIDER": "groq"}, 69, "groq is not built yet"),
+        (["--provider", "deepgram"], {}, 69, "deepgram is not built yet"),
+        (["--model", "huge"], {}, 78, "neither a folder nor in the catalog"),
+        (["--config", "/nonexistent.toml"], {}, 78, "/nonexistent.toml: cannot be read"),
+        (["--set", "log.level=loud"], {}, 78, "one of debug, info, warning, error"),
+        (["--set", "log.level"], {}, 78, "KEY=VALUE"),
+        (["--listen", "8000"], {}, 78, "host:port"),
+        (["check-config", "--listen", "x"], {}, 78, "host:port"),
+        (["--nonsense"], {}, 64, "unrecognized arguments"),
+        (["models"], {}, 64, "ACTION"),
+        (["models", "path"], {}, 66, "sttd models pull tiny.en"),
+        (["models", "pull", "huge"], {}, 78, "neither a folder nor in the catalog"),
+        (["models", "rm", "tiny.en"], {}, 66, "not in"),
+        (["transcribe", "/nonexistent.wav"], {}, 70, "No such file"),
+        (["transcribe", "--url", "ws://127.0.0.1:9/ws/stt"], {}, 69, "no sttd answers"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(
+    arguments: list[str], extra: dict[str, str], code: int, part: str
+) -> None:
+    done = sttd(*arguments, **extra)
+    assert done.returncode == code, done.stderr
+    assert part in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("sttd")
+
+
+def test_a_port_in_use(whisper: Daemon) -> None:
+    done = sttd("--listen", whisper.address)
+    assert done.returncode == 69
+    assert f"cannot listen on {whisper.address}: another program listens there" in done.stderr
+
+
+def test_check_config_shows_values_and_origins() -> None:
+    done = sttd("check-config", "--language", "de", STTD_LOG__LEVEL="debug")
+    assert done.returncode == 0
+    assert 'language = "de"  # command line;' in done.stdout
+    assert 'log.level = "debug"  # environment STTD_LOG__LEVEL;' in done.stdout
+    assert 'server.listen = ["127.0.0.1:8000", "127.0.0.1:3000"]  # default;' in done.stdout
+
+
+def test_models_on_the_command_line(models: Path, tmp_path: Path) -> None:
+    listed = sttd("models", "list", models=models).stdout
+    assert re.search(r"^\* tiny\.en ", listed, re.MULTILINE)
+    assert re.search(r"^  small ", listed, re.MULTILINE)
+    assert sttd("models", "path", models=models).stdout.strip() == str(models / "faster_whisper/tiny.en")
+    assert sttd("models", "verify", "tiny.en", models=models).stdout == "tiny.en: ok\n"
+    damaged = tmp_path / "faster_whisper/tiny.en"
+    damaged.mkdir(parents=True)
+    for file in (models / "faster_whisper/tiny.en").iterdir():
+        (damaged / file.name).write_bytes(file.read_bytes())
+    (damaged / "config.json").write_text("{}")
+    done = sttd("models", "verify", models=tmp_path)
+    assert done.returncode == 66
+    assert "config.json" in done.stdout
+    assert sttd("models", "rm", "tiny.en", models=tmp_path).returncode == 0
+    assert not damaged.exists()
+
+
+def test_transcribe_sends_a_recording_and_prints_its_text(whisper: Daemon, two_cities: Clip) -> None:
+    sample = sttd("transcribe", "--url", whisper.url("/ws/stt"))
+    assert "quick" in sample.stdout
+    done = sttd("transcribe", "--url", whisper.url("/ws/stt"), str(two_cities.path))
+    assert "best of times" in done.stdout
+    assert done.returncode == 0
+
+
+def test_listening_comes_before_loading_and_takes_little_time(models: Path) -> None:
+    started = time.monotonic()
+    with running_daemon(models, ready=False) as daemon:
+        assert daemon.get("/livez")[0] == 200
+        assert time.monotonic() - started < 3
+
+
+@pytest.mark.timeout(300)
+def test_a_light_installation_says_which_extra_is_missing(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    python = str(tmp_path / "venv/bin/python")
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, str(ROOT)], check=True)
+    installed = subprocess.run([python, "-m", "pip", "list"], capture_output=True, text=True, check=True).stdout
+    assert "numpy" not in installed
+    assert "vosk" not in installed
+    for provider, extra in (("vosk", "vosk"), ("faster_whisper", "faster-whisper")):
+        done = subprocess.run(
+            [tmp_path / "venv/bin/sttd", "--provider", provider],
+            capture_output=True,
+            text=True,
+            env=environment("/nonexistent"),
+            timeout=20,
+            check=False,
+        )
+        assert done.returncode == 69
+        assert f"pip install 'sttd[{extra}]'" in done.stderr
+        assert "Traceback" not in done.stderr

@@ -1,0 +1,81 @@
+"""The documented Python interface, alone, under Trio and under asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sttd import STTFactory, STTInterface
+from sttd.errors import ModelMissing, RecognitionError, Unavailable
+from sttd.recognizers.registry import provider_class, provider_names
+from tests.support import ROOT, Clip, at_16k_mono
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def fresh_factory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(STTFactory, "_instances", {})
+
+
+async def use(provider: str, pcm: bytes) -> str:
+    service = STTFactory.get_instance(provider)
+    assert isinstance(service, STTInterface)
+    assert STTFactory.get_instance(provider) is service
+    assert not service.is_open()
+    await service.initialize()
+    assert service.is_open()
+    text = await service.transcribe(pcm + b"\0")
+    await service.close()
+    assert not service.is_open()
+    with pytest.raises(RecognitionError):
+        await service.transcribe(pcm)
+    return text
+
+
+@pytest.fixture
+def store(models: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The models where a program that sets nothing looks for them."""
+    (tmp_path / "sttd").mkdir()
+    (tmp_path / "sttd/models").symlink_to(models)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+
+
+async def test_faster_whisper_under_trio(store: None, beckett: Clip) -> None:
+    assert "fail" in (await use("faster_whisper", at_16k_mono(beckett))).lower()
+
+
+def test_faster_whisper_under_asyncio(store: None, beckett: Clip) -> None:
+    assert "fail" in asyncio.run(use("faster_whisper", at_16k_mono(beckett))).lower()
+
+
+async def test_vosk_under_trio(store: None, korean: list[Clip]) -> None:
+    assert await use("vosk", at_16k_mono(korean[0]))
+
+
+async def test_without_a_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    with pytest.raises(ModelMissing, match="No STT model"):
+        await STTFactory.get_instance("faster_whisper").initialize()
+
+
+def test_an_unknown_provider_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match=r"^Unsupported STT provider: x$"):
+        STTFactory.get_instance("x")
+
+
+@pytest.mark.parametrize("provider", ["groq", "deepgram"])
+def test_providers_that_are_not_built_say_so(provider: str) -> None:
+    with pytest.raises(Unavailable, match=f"{provider} is not built yet"):
+        STTFactory.get_instance(provider)
+
+
+def test_another_package_s_provider_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(ROOT / "tests/plugins"), *sys.path])
+    assert "moody" in provider_names()
+    assert issubclass(provider_class("moody"), STTInterface)
+    assert STTFactory.get_instance("moody").is_open() is False

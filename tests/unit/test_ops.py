@@ -1,0 +1,97 @@
+"""The service manager, the log, the listening addresses, the unit."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sttd.errors import ConfigError, Unavailable
+from sttd.ops.logs import JournalFormatter, to_journal
+from sttd.ops.notify import notify
+from sttd.ops.sockets import open_listeners, split_address
+from tests.support import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_the_service_manager_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, abstract: bool) -> None:
+    name = f"@sttd-test-{os.getpid()}" if abstract else str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(name.replace("@", "\0"))
+        monkeypatch.setenv("NOTIFY_SOCKET", name)
+        notify("READY=1")
+        assert manager.recv(100) == b"READY=1"
+
+
+def test_without_a_service_manager_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    notify("READY=1")
+
+
+def test_each_line_in_the_journal_has_its_priority() -> None:
+    record = logging.LogRecord("sttd", logging.ERROR, "", 0, "one\ntwo", (), None)
+    assert JournalFormatter("%(message)s").format(record) == "<3>one\n<3>two"
+
+
+def test_the_journal_is_recognized_by_its_stream(tmp_path: Path) -> None:
+    script = "from sttd.ops.logs import to_journal; print(to_journal())"
+    with (tmp_path / "stream").open("w") as stream:
+        status = os.fstat(stream.fileno())
+        for value, expected in ((f"{status.st_dev}:{status.st_ino}", "True"), ("1:2", "False"), ("", "False")):
+            done = subprocess.run(
+                [sys.executable, "-c", script],
+                env={**os.environ, "JOURNAL_STREAM": value},
+                stdout=subprocess.PIPE,
+                stderr=stream,
+                text=True,
+                check=True,
+            )
+            assert done.stdout.strip() == expected
+    assert isinstance(to_journal(), bool)
+
+
+@pytest.mark.parametrize("address", ["8000", ":8000", "host", "host:", "host:x", "host:99999", "host:-1", ""])
+def test_an_address_that_is_none_is_a_configuration_error(address: str) -> None:
+    with pytest.raises(ConfigError, match="host:port"):
+        split_address(address)
+
+
+def test_addresses() -> None:
+    assert split_address("127.0.0.1:8000") == ("127.0.0.1", 8000)
+    assert split_address("[::1]:0") == ("::1", 0)
+
+
+async def test_listening_is_all_or_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(Unavailable, match=f"127.0.0.1:{port}: another program listens there"):
+            await open_listeners(["127.0.0.1:0", f"127.0.0.1:{port}"])
+
+
+def test_an_address_of_another_machine_cannot_be_listened_on() -> None:
+    async def main() -> None:
+        with pytest.raises(Unavailable, match=r"cannot listen on 203\.0\.113\.1:80"):
+            await open_listeners(["203.0.113.1:80"])
+
+    import trio
+
+    trio.run(main)
+
+
+def test_the_unit_is_sound() -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is missing")
+    unit = str(ROOT / "systemd/sttd.service")
+    verified = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
+    assert verified.returncode == 0, verified.stderr
+    exposure = ["systemd-analyze", "security", "--offline=true", "--threshold=15", unit]
+    assert subprocess.run(exposure, capture_output=True, check=False).returncode == 0
