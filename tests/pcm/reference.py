@@ -64,7 +64,7 @@ def sample(data: bytes, encoding: str) -> float:
             value: float = struct.unpack("<f", data)[0]
             return 0.0 if math.isnan(value) else max(-8.0, min(8.0, value)) * 32768
         case _:
-            return int.from_bytes(data, "little", signed=True) / 256 ** (len(data) - 2)
+            return float(int.from_bytes(data, "little", signed=True) / 256 ** (len(data) - 2))
 
 
 def mulaw(code: int) -> int:
