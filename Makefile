@@ -22,8 +22,14 @@ lint: $(VENV)/.installed-test $(VENV)/.installed-lint
 	$(BIN)/lint-imports
 	cd src && ../$(BIN)/python -m mypy.stubtest sttd._pcm --ignore-missing-stub
 
+# Debian's python3 comes without the headers that compiling needs.
+HAS_HEADERS := import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))
+
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "sttd needs Python 3.11 or newer"; exit 1; }
+	@$(PYTHON) -c '$(HAS_HEADERS)' || { echo "Python's headers are missing; installing python3-dev"; \
+	  SUDO=; [ "$$(id -u)" = 0 ] || SUDO="sudo -n"; $$SUDO apt-get install -y -q --no-install-recommends python3-dev; } \
+	  || { echo "Install them yourself, then run make again: sudo apt install python3-dev"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
 

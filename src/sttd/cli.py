@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from sttd import __version__
 from sttd.config import Config, Loaded, load, settings_of
-from sttd.errors import ConfigError, SttdError
+from sttd.errors import ConfigError, ModelMissing, SttdError
 from sttd.recognizers.registry import provider_class, provider_names
 
 if TYPE_CHECKING:
@@ -135,16 +135,20 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _announce(config: Config, addresses: list[str], entry: Entry | None) -> None:
-    from sttd.models.store import Store
+    from sttd.models.store import resolve
     from sttd.protocols.json_events import JsonEvents
     from sttd.protocols.plain import PlainText
 
-    model = entry.name if entry else config.model
+    try:
+        model = resolve(config).name if entry or config.model else ""
+        missing = False
+    except ModelMissing:
+        model, missing = entry.name if entry else config.model, True
     print(f"sttd {__version__} serves {config.provider}" + (f" ({model})" if model else ""))
     for protocol, what in ((PlainText, "plain text"), (JsonEvents, "JSON events")):
         print(f"  {what:12}", "  ".join(f"ws://{address}{protocol.path}" for address in addresses))
-    if entry and not Store.of(config).has(entry):
-        print(f"The model {entry.name} is not here; fetch it with: sttd models pull {entry.name}")
+    if missing:
+        print(f"The model {model} is not here; fetch it with: {_myself()} models pull {model}")
     url = f"ws://{addresses[-1]}{JsonEvents.path}"
     print(f"Try it: {_myself()} transcribe --url {url}", flush=True)
 
@@ -255,7 +259,6 @@ def _models_pull(arguments: argparse.Namespace) -> int:
 
 
 def _models_path(arguments: argparse.Namespace) -> int:
-    from sttd.errors import ModelMissing
     from sttd.models.store import Store
 
     config = _load(arguments).config

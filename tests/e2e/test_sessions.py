@@ -162,7 +162,7 @@ def test_garbage_audio_gives_text_or_nothing_and_never_a_fault(vosk: Daemon, whi
 
 def test_no_model_daemon_runs_and_clients_are_told(tmp_path: Path, models: Path) -> None:
     with running_daemon(tmp_path, "--provider", "vosk", "--model", "vosk-small-ko", ready=False) as daemon:
-        assert "sttd models pull vosk-small-ko" in "".join(daemon.lines)
+        assert "models pull vosk-small-ko" in "".join(daemon.lines)
         with daemon.json() as client:
             assert json.loads(client.recv()) == {"type": "error", "message": "No STT model available"}
             client.send(bytes(3200))

@@ -30,6 +30,17 @@ def error_rate(clips: list[Clip], texts: list[str]) -> float:
     return float(jiwer.wer([normalized(clip.transcript) for clip in clips], [normalized(text) for text in texts]))
 
 
+def through(daemon: Daemon, clips: list[Clip]) -> list[str]:
+    """The text of each clip, streamed to a daemon two at a time."""
+
+    def one(clip: Clip) -> str:
+        with daemon.json(sample_rate=clip.rate, channels=clip.samples.shape[1], partials=False) as client:
+            return " ".join(finals(json_events(client, clip.pcm)))
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(one, clips))
+
+
 def transcribe_directly(model: Any, clip: Clip) -> str:
     segments, _info = model.transcribe(str(clip.path))
     return " ".join(segment.text for segment in segments)
@@ -50,12 +61,8 @@ def test_word_error_rate_on_shared_recordings(whisper: Daemon, direct: Any) -> N
     if not clips:
         pytest.skip("../shared/speech is missing")
 
-    def through_daemon(clip: Clip) -> str:
-        with whisper.json(sample_rate=clip.rate, channels=clip.samples.shape[1], partials=False) as client:
-            return " ".join(finals(json_events(client, clip.pcm)))
-
+    ours = error_rate(clips, through(whisper, clips))
     with ThreadPoolExecutor(2) as pool:
-        ours = error_rate(clips, list(pool.map(through_daemon, clips)))
         theirs = error_rate(clips, list(pool.map(lambda clip: transcribe_directly(direct, clip), clips)))
     print(f"{len(clips)} English recordings: sttd {ours:.4f}, faster-whisper {theirs:.4f}")
     assert ours <= theirs + 0.002, "the two differ by chance in a word or two, not by more"
@@ -66,12 +73,7 @@ def test_noise_gives_hardly_any_text(whisper: Daemon) -> None:
     if not clips:
         pytest.skip("../shared/speech is missing")
 
-    def through_daemon(clip: Clip) -> str:
-        with whisper.json(sample_rate=clip.rate, channels=clip.samples.shape[1], partials=False) as client:
-            return " ".join(finals(json_events(client, clip.pcm)))
-
-    with ThreadPoolExecutor(2) as pool:
-        texts = [text for text in pool.map(through_daemon, clips) if text]
+    texts = [text for text in through(whisper, clips) if text]
     print(f"{len(texts)} of {len(clips)} noise clips give text: {texts}")
     assert len(texts) <= len(clips) * 0.2
 
