@@ -114,10 +114,9 @@ def _serve(arguments: argparse.Namespace) -> int:
     config = _load(arguments).config
     from sttd.models.store import wanted
     from sttd.ops import logs
-    from sttd.ops.sockets import split_address
+    from sttd.ops.sockets import check_addresses
 
-    for address in config.server.listen:
-        split_address(address)
+    check_addresses(config.server.listen)
     provider_class(config.provider)
     entry = wanted(config)
     logs.set_up(config.log.level)
@@ -162,11 +161,10 @@ def _myself() -> str:
 
 def _check_config(arguments: argparse.Namespace) -> int:
     from sttd.models.store import wanted
-    from sttd.ops.sockets import split_address
+    from sttd.ops.sockets import check_addresses
 
     loaded = _load(arguments)
-    for address in loaded.config.server.listen:
-        split_address(address)
+    check_addresses(loaded.config.server.listen)
     wanted(loaded.config)
     for key, found in settings_of(Config).items():
         value: object = loaded.config

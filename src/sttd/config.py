@@ -127,7 +127,9 @@ class LimitsConfig:
         20.0, "quiet seconds before a ping, and again until the client counts as gone", low=1, high=3600
     )
     close_s: float = setting(5.0, "seconds for the closing handshake", low=0.1, high=60)
-    flush_s: float = setting(30.0, "seconds for the last finals after a client's close", low=0.1, high=600)
+    flush_s: float = setting(
+        30.0, "seconds without progress after a client's close or eof before it is cut", low=0.1, high=600
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

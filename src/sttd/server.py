@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from sttd.protocols.base import Protocol
 
 logger = logging.getLogger(__name__)
+LOOK_AGAIN_S = 5.0
 PROTOCOLS: tuple[type[Protocol], ...] = (PlainText, JsonEvents)
 
 
@@ -73,16 +75,21 @@ class Daemon:
             await trio.serve_listeners(self._front_door.serve, listeners, handler_nursery=nursery)
 
     async def _load(self) -> None:
+        missing = False
         try:
-            await self.provider.ready()
+            await self.provider.ready(abandon=True)
         except ModelMissing:
+            missing = True
             logger.warning("no model: clients get an error until one is pulled (sttd models list, sttd models pull)")
         except ModelError as error:
             logger.error("%s", error)
-        except Exception:
-            logger.exception("the model could not be loaded")
         # Without a model the daemon is up all the same: it answers, and takes the model once it is there.
         notify("READY=1")
+        while missing:
+            await trio.sleep(LOOK_AGAIN_S)
+            with suppress(ModelMissing, ModelError):
+                await self.provider.ready(abandon=True)
+                missing = False
 
     async def _serve_session(self, protocol: type[Protocol], request: Request, websocket: WebSocket) -> None:
         session = Session(websocket, protocol(), self.provider, self.config, request.query)

@@ -47,8 +47,8 @@ logger = logging.getLogger(__name__)
 NORMAL, GOING_AWAY, POLICY, INTERNAL, TRY_LATER = 1000, 1001, 1008, 1011, 1013
 SLICE_BYTES = 1 << 18
 """Audio that passes through the pipeline in one go, or a second's worth: well under 5 ms of the event loop."""
-LEAST_WEIGHT = 0.005
-"""Seconds that a message counts for at least, so that messages without audio are bounded too."""
+LEAST_WEIGHT, REOPEN_WEIGHT = 0.005, 1.0
+"""Seconds that anything in a queue counts for at least, so that messages without audio are bounded too."""
 BATCH_S = 2.0
 """Audio that goes into one call of the recognizer at most when it is behind."""
 
@@ -83,7 +83,7 @@ class Session:
         self._commands: SecondsQueue[tuple[Command, float]] = SecondsQueue(config.limits.buffer_s)
         self._work: SecondsQueue[_Work] = SecondsQueue(config.limits.buffer_s)
         self._outbox = Outbox()
-        self._reading = trio.CancelScope()
+        self._progress = 0.0
         self._close = (NORMAL, "")
         self._complained = False
         self._ready = trio.Event()
@@ -93,7 +93,7 @@ class Session:
     def drain(self) -> None:
         """Read no more, flush, say what is left, and close."""
         self._close = (GOING_AWAY, "sttd is stopping")
-        self._reading.cancel()
+        self._websocket.stop_receiving()
 
     async def run(self) -> None:
         """The whole session. Faults in it are told to its client and logged, and end it alone."""
@@ -122,14 +122,16 @@ class Session:
             )
 
     async def _read(self) -> None:
-        """Reader: messages to commands, until the client or the daemon wants to end."""
-        with self._reading:
-            await self._read_commands()
-        with trio.move_on_after(self._config.limits.flush_s):
-            await self._commands.put((EndOfStream(), trio.current_time()))
-            await trio.sleep_forever()
-        logger.warning("session cut peer=%s: no last final within flush_s", self._websocket.peer)
-        self._outbox.close()
+        """Reader: messages to commands, until the client or the daemon wants to end; then see that the end comes."""
+        await self._read_commands()
+        await self._commands.put((EndOfStream(), trio.current_time()))
+        patience = self._config.limits.flush_s
+        self._progress = trio.current_time()
+        while (idle := trio.current_time() - self._progress) < patience:  # noqa: ASYNC110 - a moving deadline
+            await trio.sleep(patience - idle)
+        logger.warning("session cut peer=%s: no progress in recognition for %g s", self._websocket.peer, patience)
+        self._outbox.put(MessageDone())
+        self._end(INTERNAL, "recognition took too long", Failed(f"No progress in recognition for {patience:g} s"))
 
     async def _read_commands(self) -> None:
         limit = self._config.limits.text_bytes
@@ -230,36 +232,37 @@ class Session:
         await self._ready.wait()
         pipeline = Pipeline(self._options, bounded=not self._provider.finds_endpoints)
         reply_due = False  # the last message's utterance is still open, so what it says may not be complete
-        patience = math.inf
+        pause, deadline = math.inf, math.inf
         last_audio = -math.inf
         while True:
             await self._outbox.room()
             command: Command | None = None
-            with trio.move_on_after(patience):
+            with trio.CancelScope(deadline=deadline):
                 command, arrived = await self._commands.peek()
             match command:
                 case None if self._websocket.receiving_message:
+                    deadline = trio.current_time() + pause
                     continue
                 case Audio():
                     if reply_due:
-                        await self._work.put(MessageDone())
+                        await self._put_mark(MessageDone())
                     await self._feed_audio(pipeline, command.data)
                     reply_due = pipeline.speaking
-                    patience = math.inf
                     if not reply_due:
-                        await self._work.put(MessageDone())
-                    elif self._options.arrival_pause_ms:
-                        patience = arrival_pause(self._options, self._duration(command), arrived - last_audio)
+                        await self._put_mark(MessageDone())
+                    pause = arrival_pause(self._options, self._duration(command), arrived - last_audio)
+                    deadline = trio.current_time() + pause if reply_due else math.inf
                     last_audio = arrived
                 case Unusable(reason):
                     self._complain(reason)
                 case Configure(changes):
                     pipeline = await self._configure(pipeline, changes)
+                    reply_due = pipeline.speaking
                 case _:
                     await self._flush(pipeline)
-                    reply_due, patience = False, math.inf
+                    reply_due, deadline = False, math.inf
             if isinstance(command, EndOfStream):
-                await self._work.put(_End())
+                await self._put_mark(_End())
                 return
             if command is not None:
                 self._commands.take()
@@ -268,15 +271,21 @@ class Session:
         size = min(pipeline.bytes_per_second, SLICE_BYTES)
         view = memoryview(data)
         for start in range(0, len(view), size):
+            await trio.lowlevel.checkpoint()
             await self._put_work(pipeline.feed(view[start : start + size]))
 
     async def _flush(self, pipeline: Pipeline) -> None:
         await self._put_work(pipeline.flush())
-        await self._work.put(MessageDone())
+        await self._put_mark(MessageDone())
+
+    async def _put_mark(self, mark: MessageDone | _Reopen | _End) -> None:
+        await self._work.put(mark, REOPEN_WEIGHT if isinstance(mark, _Reopen) else LEAST_WEIGHT)
 
     async def _put_work(self, segments: Sequence[Segment]) -> None:
         for segment in segments:
-            await self._work.put(segment, seconds(segment.pcm) if isinstance(segment, Speech) else 0.0)
+            await self._work.put(
+                segment, max(LEAST_WEIGHT, seconds(segment.pcm) if isinstance(segment, Speech) else 0.0)
+            )
 
     async def _configure(self, pipeline: Pipeline, changes: Mapping[str, object]) -> Pipeline:
         """Change the options; an open utterance ends first. The old pipeline if they cannot be used."""
@@ -290,7 +299,7 @@ class Session:
         await self._flush(pipeline)
         self._options = options
         await self._prepare_filters()
-        await self._work.put(_Reopen(options))
+        await self._put_mark(_Reopen(options))
         return Pipeline(options, bounded=not self._provider.finds_endpoints, at=pipeline.samples)
 
     def _complain(self, reason: str) -> None:
@@ -313,7 +322,9 @@ class Session:
     async def _decode_with(self, recognizer: Recognizer) -> SessionOptions | None:
         """Until the end (None), or until another recognizer is needed (its options)."""
         while True:
-            match await self._work.peek():
+            work = await self._work.peek()
+            self._progress = trio.current_time()
+            match work:
                 case Speech():
                     await recognizer.accept(self._take_speech())
                     continue

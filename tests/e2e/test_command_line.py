@@ -43,6 +43,7 @@ def test_version() -> None:
         (["--set", "log.level=loud"], {}, 78, "one of debug, info, warning, error"),
         (["--set", "log.level"], {}, 78, "KEY=VALUE"),
         (["--listen", "8000"], {}, 78, "host:port"),
+        (["--set", "server.listen="], {}, 78, "at least one host:port"),
         (["check-config", "--listen", "x"], {}, 78, "host:port"),
         (["--nonsense"], {}, 64, "unrecognized arguments"),
         (["models"], {}, 64, "ACTION"),

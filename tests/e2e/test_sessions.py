@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -33,6 +34,7 @@ from tests.support import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 PLUGINS = str(ROOT / "tests" / "plugins")
@@ -367,3 +369,77 @@ def test_a_client_that_does_not_read_is_cut_off(models: Path) -> None:
             client.send(TEXT, b'{"type":"flush"}')
         wait_until(lambda: "it took no data" in daemon.log(), 20, "the client to be cut off")
         wait_until(lambda: daemon.status()["sessions"] == 0, 10, "its session to end")
+
+
+def test_a_long_recording_is_answered_in_full_after_eof(models: Path, two_cities: Clip) -> None:
+    """The patience after the end of the stream is with a recognizer that stands still, not with one that works."""
+    with running_daemon(models, "--set", "limits.flush_s=2") as daemon, daemon.plain() as client:
+        client.send(at_16k_mono(two_cities) * 2)
+        client.send('{"type":"eof"}')
+        reply = str(client.recv(60))
+        assert reply.lower().count("best of times") == 2
+        assert reply.lower().count("superlative") == 2
+
+
+def test_sigterm_loses_no_message_that_was_received(models: Path, two_cities: Clip) -> None:
+    pcm = at_16k_mono(two_cities)[: int(5.45 * 32000)] + bytes(32000)
+    with running_daemon(models) as daemon, daemon.plain() as client:
+        for _number in range(12):
+            client.send(pcm)
+        time.sleep(1)
+        daemon.process.send_signal(signal.SIGTERM)
+        replies = [str(message) for message in _until_closed(client)]
+        assert daemon.process.wait(30) == 0
+        received = float(re.findall(r"audio_s=([\d.]+)", daemon.log())[-1])
+        assert len(replies) == round(received / (len(pcm) / 32000))
+
+
+def _until_closed(client: Any) -> Iterator[Any]:
+    try:
+        while True:
+            yield client.recv(30)
+    except ConnectionClosed:
+        return
+
+
+def test_text_messages_do_not_put_off_an_answer(whisper: Daemon, two_cities: Clip) -> None:
+    client = RawClient(whisper, "/api/v1/ws")
+    client.send(BINARY, at_16k_mono(two_cities)[: 2 * 32000])
+    client.socket.settimeout(0.3)
+    deadline = time.monotonic() + 5
+    while True:
+        client.send(TEXT, b"still there?")
+        try:
+            received = client.receive()
+        except TimeoutError:
+            assert time.monotonic() < deadline, "no answer while text messages come"
+            continue
+        assert received is not None
+        assert received[0] == TEXT
+        return
+
+
+def test_a_quiet_client_may_ping_as_often_as_it_likes(vosk: Daemon) -> None:
+    client = RawClient(vosk, "/ws/stt")
+    assert client.receive_text() == {"type": "ready"}
+    for _second in range(3):
+        for _number in range(120):
+            client.send(10, b"")
+        time.sleep(1.05)
+    client.send(9, b"hello")
+    assert client.receive() == (10, b"hello")
+
+
+def test_a_message_of_silence_does_not_hold_up_the_others(vosk: Daemon) -> None:
+    with vosk.json(encoding="pcm_mulaw", sample_rate=8000) as client:
+        client.recv()
+        client.send(b"\xff" * (30 << 20))
+        slowest = 0.0
+        for _number in range(30):
+            started = time.monotonic()
+            assert vosk.get("/livez")[0] == 200
+            slowest = max(slowest, time.monotonic() - started)
+        client.send('{"type":"eof"}')
+        assert list(client) == []
+    # A bound that only a blocked loop breaks; bench/ is for figures.
+    assert slowest < 0.5

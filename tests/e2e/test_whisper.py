@@ -65,7 +65,7 @@ def test_word_error_rate_on_shared_recordings(whisper: Daemon, direct: Any) -> N
     with ThreadPoolExecutor(2) as pool:
         theirs = error_rate(clips, list(pool.map(lambda clip: transcribe_directly(direct, clip), clips)))
     print(f"{len(clips)} English recordings: sttd {ours:.4f}, faster-whisper {theirs:.4f}")
-    assert ours <= theirs + 0.002, "the two differ by chance in a word or two, not by more"
+    assert ours <= theirs
 
 
 def test_noise_gives_hardly_any_text(whisper: Daemon) -> None:

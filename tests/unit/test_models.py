@@ -222,6 +222,20 @@ def test_an_archive_that_is_none_is_refused(server: Server, tmp_path: Path) -> N
     assert left_over(tmp_path) == []
 
 
+def test_a_damaged_archive_is_refused(server: Server, tmp_path: Path) -> None:
+    text = b"some words " * 5000
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as zipped:
+        zipped.writestr("top/a", text)
+    damaged = bytearray(data.getvalue())
+    damaged[60:90] = bytes(30)
+    for content in (bytes(damaged), archive({"top/a": b"1", "top/a/b": b"2"})):
+        server.files["model.zip"] = content
+        with pytest.raises(Unavailable, match="no source gave"):
+            pull(tmp_path, zip_entry(server))
+        assert left_over(tmp_path) == []
+
+
 def test_sources_are_tried_in_order(server: Server, tmp_path: Path) -> None:
     server.files["b/one"] = b"1"
     entry = Entry(

@@ -37,6 +37,11 @@ def test_without_a_service_manager_nothing_is_told(monkeypatch: pytest.MonkeyPat
     notify("READY=1")
 
 
+def test_a_service_manager_that_is_gone_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
+    notify("READY=1")
+
+
 def test_each_line_in_the_journal_has_its_priority() -> None:
     record = logging.LogRecord("sttd", logging.ERROR, "", 0, "one\ntwo", (), None)
     assert JournalFormatter("%(message)s").format(record) == "<3>one\n<3>two"

@@ -166,6 +166,7 @@ def test_without_the_gate_everything_is_one_utterance_unless_bounded() -> None:
     [
         (0.02, 0.02, 1.0),
         (0.25, 0.0, 1.0),
+        (1.0, 1e9, 1.3),  # the first message: perhaps of a stream
         (5.0, 1e9, 0.5),  # a recording
         (5.0, 0.0, 0.5),  # recordings one after another
         (1.0, 1.05, 2.0),  # a live stream of long messages

@@ -95,7 +95,7 @@ def test_a_close_frame_is_found_however_the_stream_is_cut(
     scanner = FrameScanner()
     edges = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
     for start, end in itertools.pairwise(edges):
-        found = scanner.close_at(data[start:end])
+        found = scanner.close_at(data[start:end], 0)
         if found is not None:
             assert start + found == close
             return
@@ -103,7 +103,7 @@ def test_a_close_frame_is_found_however_the_stream_is_cut(
 
 
 def test_unmasked_frames_are_followed_too() -> None:
-    assert FrameScanner().close_at(b"\x82\x05hello\x88\x00") == 7
+    assert FrameScanner().close_at(b"\x82\x05hello\x88\x00", 0) == 7
 
 
 @pytest.mark.parametrize(
@@ -111,13 +111,15 @@ def test_unmasked_frames_are_followed_too() -> None:
 )
 def test_floods_are_noticed(flood: bytes) -> None:
     with pytest.raises(Flood):
-        FrameScanner().close_at(flood)
+        FrameScanner().close_at(flood, 0)
 
 
 def test_an_honest_stream_is_no_flood() -> None:
     scanner = FrameScanner()
-    for _number in range(MAX_CONTROL_FRAMES * 3):
-        assert scanner.close_at(frame(9, b"") + frame(2, b"data")) is None
+    for second in range(MAX_CONTROL_FRAMES * 3):
+        assert scanner.close_at(frame(9, b"") + frame(10, b""), second) is None
+    for _number in range(MAX_CONTROL_FRAMES):
+        assert scanner.close_at(frame(2, b"data"), 0) is None
     assert not scanner.mid_message
-    scanner.close_at(frame(2, b"data", fin=False))
+    scanner.close_at(frame(2, b"data", fin=False), 0)
     assert scanner.mid_message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 
 PIECE_BYTES = 5 * FRAME_BYTES
+LONGEST_LIVE_S = 1.5
+"""No live client gathers audio for so long before it sends it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,12 +164,13 @@ def arrival_pause(config: SessionOptions, duration: float, gap: float) -> float:
 
     The last message held `duration` seconds and came `gap` seconds after the one before it.
 
-    A message of half a second or more is taken for a recording, which is complete: its answer need not wait long.
-    Shorter ones are a live stream, as are long ones that come as fast as they were spoken; those get more patience.
+    A long message is taken for a recording, which is complete: its answer need not wait long. Shorter ones may be a
+    live stream, and are one if they come as fast as they were spoken; those get more patience.
     """
+    if not config.arrival_pause_ms:
+        return math.inf
     pause = config.arrival_pause_ms / 1000
-    if duration < 0.5:
-        return pause
-    if 0.7 * duration <= gap <= 1.3 * duration:
-        return max(pause, 2 * duration)
+    if duration < LONGEST_LIVE_S:
+        live = 0.7 * duration <= gap <= 1.3 * duration
+        return max(pause, (2.0 if live else 1.3) * duration)
     return pause / 2

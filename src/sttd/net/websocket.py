@@ -131,7 +131,7 @@ class HeldStream(WrappedStream):
 
     def _scan(self, data: bytes | bytearray) -> int | None:
         try:
-            return self._scanner.close_at(data)
+            return self._scanner.close_at(data, trio.current_time())
         except Flood as flood:
             logger.warning("connection cut: %s", flood)
             raise trio.BrokenResourceError(str(flood)) from flood
@@ -152,6 +152,7 @@ class WebSocket:
         self._stream = stream
         self._limits = limits
         self._receiving = trio.CancelScope()
+        self._stopped = False
         stream.when_peer_closes = lambda: self._receiving.cancel()  # noqa: PLW0108 - each receive has its own scope
 
     @property
@@ -159,10 +160,15 @@ class WebSocket:
         """Whether part of a message has come, and the rest has not."""
         return self._stream.mid_message
 
+    def stop_receiving(self) -> None:
+        """Let `receive` return None from now on. No message that was taken from the peer is lost."""
+        self._stopped = True
+        self._receiving.cancel()
+
     async def receive(self) -> str | bytes | None:
         """The next message; None once the peer has sent a Close frame. Disconnected if it vanished."""
         with trio.CancelScope() as self._receiving:
-            if not self._stream.peer_closing:
+            if not (self._stream.peer_closing or self._stopped):
                 try:
                     return await self._connection.get_message()
                 except ConnectionClosed:

@@ -26,6 +26,14 @@ def split_address(address: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def check_addresses(addresses: Sequence[str]) -> None:
+    """ConfigError where one is no address, or where there is none."""
+    if not addresses:
+        raise ConfigError("server.listen: is empty; at least one host:port is needed, such as 127.0.0.1:8000")
+    for address in addresses:
+        split_address(address)
+
+
 async def open_listeners(addresses: Sequence[str]) -> list[trio.SocketListener]:
     """Listen on every address, or on none: Unavailable says which one cannot be had and why."""
     listeners: list[trio.SocketListener] = []

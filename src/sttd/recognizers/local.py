@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sttd.audio.pipeline import Pipeline, Speech, UtteranceEnd
 from sttd.errors import RecognitionError
 from sttd.models.store import resolve
 from sttd.recognizers.base import Engine, STTInterface, TextHandler
-from sttd.recognizers.worker import run_blocking
+from sttd.recognizers.worker import CONTEXT_CHARACTERS, run_blocking
 
 if TYPE_CHECKING:
     from sttd.config import Config
@@ -36,9 +37,7 @@ class LocalService(STTInterface):
         """Transcribe one recording."""
         if self._engine is None:
             raise RecognitionError("transcribe was called before initialize")
-        pcm = bytes(data[: len(data) - len(data) % 2])
-        found = await run_blocking(self._engine.transcribe, pcm, self._config.session_options())
-        return found.text
+        return await run_blocking(_transcribe, self._engine, bytes(data[: len(data) - len(data) % 2]))
 
     async def close(self) -> None:
         """Let go of the model; `initialize` loads it again."""
@@ -47,3 +46,20 @@ class LocalService(STTInterface):
     def is_open(self) -> bool:
         """Whether the model is loaded."""
         return self._engine is not None
+
+
+def _transcribe(engine: Engine, pcm: bytes) -> str:
+    options = engine.config.session_options()
+    if engine.streaming:
+        return engine.transcribe(pcm, options).text
+    pipeline = Pipeline(options)
+    said = ""
+    utterance = b""
+    for segment in (*pipeline.feed(pcm), *pipeline.flush()):
+        if isinstance(segment, Speech):
+            utterance += segment.pcm
+        elif isinstance(segment, UtteranceEnd):
+            text = engine.transcribe(utterance, options, context=said[-CONTEXT_CHARACTERS:]).text
+            said = f"{said} {text}".strip()
+            utterance = b""
+    return said

@@ -46,8 +46,6 @@ class FasterWhisperEngine(Engine):
 
     def load(self) -> None:
         """Load the model and decode a second of silence: some faults show only then (see docs/operations.md)."""
-        # CTranslate2 takes its threads as an argument, its helpers take theirs from here; both count as the same.
-        os.environ.setdefault("OMP_NUM_THREADS", str(self.threads))
         from faster_whisper import WhisperModel
 
         logging.getLogger("faster_whisper").setLevel(logging.WARNING)

@@ -59,6 +59,7 @@ class Provider:
         self._problem: ModelMissing | ModelError | None = None
         self._loading = trio.Lock()
         self._limiter = trio.CapacityLimiter(1)
+        self._partials = trio.Semaphore(0)
 
     @property
     def finds_endpoints(self) -> bool:
@@ -72,28 +73,35 @@ class Provider:
             return ""
         return str(self._problem) if self._problem else "the model is loading"
 
-    async def ready(self) -> None:
+    async def ready(self, *, abandon: bool = False) -> None:
         """Have the model in memory, loading it if need be: one that was missing may have been pulled since.
 
-        ModelMissing or ModelError where that fails.
+        ModelMissing or ModelError where that fails. With `abandon` a cancelled load is not waited for.
         """
         async with self._loading:
             if self._engine is not None or not issubclass(self._class, Engine):
                 return
             try:
-                model = resolve(self.config)
-                engine = self._class(self.config, model.path, model.languages)
-                started = trio.current_time()
-                await trio.to_thread.run_sync(engine.load)
+                await self._load(self._class, abandon=abandon)
             except (ModelMissing, ModelError) as error:
                 self._problem = error
                 raise
-            self._limiter = trio.CapacityLimiter(engine.workers)
-            self._engine = engine
+            except Exception as error:
+                self._problem = ModelError(f"the model could not be loaded: {error!r}")
+                raise self._problem from error
             self._problem = None
-            self.model = model.name
-            took = trio.current_time() - started
-            logger.info("model loaded provider=%s model=%s seconds=%.1f", self.name, model.name, took)
+
+    async def _load(self, engine_class: type[Engine], *, abandon: bool) -> None:
+        model = resolve(self.config)
+        engine = engine_class(self.config, model.path, model.languages)
+        started = trio.current_time()
+        await trio.to_thread.run_sync(engine.load, abandon_on_cancel=abandon)
+        self._limiter = trio.CapacityLimiter(engine.workers)
+        self._partials = trio.Semaphore(engine.workers - 1)
+        self._engine = engine
+        self.model = model.name
+        took = trio.current_time() - started
+        logger.info("model loaded provider=%s model=%s seconds=%.1f", self.name, model.name, took)
 
     def check(self, options: SessionOptions) -> None:
         """OptionError where a session asks for what the model cannot do."""
@@ -115,7 +123,7 @@ class Provider:
             else:
                 async with trio.open_nursery() as nursery:
                     interval = self.config.faster_whisper.partial_interval_ms / 1000
-                    yield BatchRecognizer(self._engine, options, emit, self._limiter, nursery, interval)
+                    yield BatchRecognizer(self._engine, options, emit, self._limiter, self._partials, nursery, interval)
                     nursery.cancel_scope.cancel()
         finally:
             self.recognizers -= 1
@@ -162,7 +170,8 @@ class StreamingRecognizer(Recognizer):
 class BatchRecognizer(Recognizer):
     """Gathers an utterance and decodes it at its end; decodes what there is for partials meanwhile.
 
-    A partial starts only while another worker stays free, so that no final waits for it, and is forgotten when the
+    A partial starts only while another worker stays free (`partials` has one place less than there are workers), so
+    that no final waits for it, and is forgotten when the
     utterance ends first. Calls share nothing but the model, so those of a session that is gone are abandoned.
     """
 
@@ -172,6 +181,7 @@ class BatchRecognizer(Recognizer):
         options: SessionOptions,
         emit: Emit,
         limiter: trio.CapacityLimiter,
+        partials: trio.Semaphore,
         nursery: trio.Nursery,
         interval: float,
     ) -> None:
@@ -179,6 +189,7 @@ class BatchRecognizer(Recognizer):
         self._options = options
         self._emit = emit
         self._limiter = limiter
+        self._partials = partials
         self._nursery = nursery
         self._interval = interval
         self._audio = bytearray()
@@ -203,7 +214,8 @@ class BatchRecognizer(Recognizer):
         for piece in pieces:
             self._audio += piece
         due = self._options.partials and seconds(self._audio) >= self._next_partial
-        if due and not self._partial_running and self._limiter.available_tokens > 1:
+        if due and not self._partial_running and self._limiter.available_tokens > 1 and self._partials.value:
+            self._partials.acquire_nowait()
             self._partial_running = True
             self._nursery.start_soon(self._partial, bytes(self._audio), self._utterance)
 
@@ -216,7 +228,9 @@ class BatchRecognizer(Recognizer):
             return
         finally:
             self._partial_running = False
-            self._next_partial = seconds(pcm) + self._interval
+            self._partials.release()
+            if utterance == self._utterance:
+                self._next_partial = seconds(pcm) + self._interval
         if utterance == self._utterance and found.text:
             self._emit(Partial(found.text))
 
