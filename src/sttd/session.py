@@ -125,12 +125,12 @@ class Session:
         """Reader: messages to commands, until the client or the daemon wants to end; then see that the end comes."""
         await self._read_commands()
         await self._commands.put((EndOfStream(), trio.current_time()))
+        await self._ready.wait()
         patience = self._config.limits.flush_s
         self._progress = trio.current_time()
         while (idle := trio.current_time() - self._progress) < patience:  # noqa: ASYNC110 - a moving deadline
             await trio.sleep(patience - idle)
         logger.warning("session cut peer=%s: no progress in recognition for %g s", self._websocket.peer, patience)
-        self._outbox.put(MessageDone())
         self._end(INTERNAL, "recognition took too long", Failed(f"No progress in recognition for {patience:g} s"))
 
     async def _read_commands(self) -> None:
@@ -165,8 +165,9 @@ class Session:
                 await self._websocket.send(message)
 
     def _end(self, code: int, reason: str, event: Event | None = None) -> None:
-        """Close after what is in the outbox, and `event`."""
+        """Close after what has been said so far, and `event`."""
         self._close = (code, reason)
+        self._outbox.put(MessageDone())
         if event is not None:
             self._outbox.put(event)
         self._outbox.close()

@@ -350,6 +350,16 @@ def test_a_recognizer_that_raises_ends_its_session_alone(plugin: Daemon) -> None
     wait_until(lambda: plugin.status()["recognizers"] == 0, 5, "the recognizers to go")
 
 
+def test_what_was_said_before_a_fault_is_not_lost(plugin: Daemon) -> None:
+    with plugin.plain(max_utterance_ms=2500) as client:
+        client.send(bytes(2500 * 32 + 2 * 32000))  # utterances of 2.5 s and, at the flush, of two
+        client.send('{"type":"flush"}')
+        assert client.recv() == "2.5 seconds"
+        with pytest.raises(ConnectionClosed):
+            client.recv()
+        assert client.close_code == 1011
+
+
 def test_a_client_that_does_not_read_is_cut_off(models: Path) -> None:
     path = f"{PLUGINS}:{':'.join(sys.path)}"
     with running_daemon(

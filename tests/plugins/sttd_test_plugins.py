@@ -16,7 +16,7 @@ class Moody(STTInterface):
 
     async def transcribe(self, data: bytes | bytearray) -> str:
         assert self._open
-        if len(data) == 64000:
+        if len(data) == 64000:  # two seconds
             raise RuntimeError("two seconds are too much")
         return f"{len(data) / 32000:.1f} seconds"
 
