@@ -45,7 +45,7 @@ def test_finals_with_the_gate_off_are_those_of_a_bare_recognizer(
     with vosk.json(gate="off") as client:
         events = json_events(client, monologue, milliseconds)
     assert finals(events) == expected
-    assert len(expected) >= 4
+    assert len(expected) >= 2, "there is something to compare"
     assert events[0] == {"type": "ready"}
 
 
