@@ -1,11 +1,14 @@
 # Two commands do everything: `make serve` and `make test`. They need python3 (>= 3.11, with venv), gcc and make.
+# `make bench` measures, `make check-native` looks for memory faults in the compiled modules (see docs/performance.md).
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-BUILD_INPUTS := pyproject.toml setup.py src/sttd/_pcm.pyx
+PYTHON_CODE := src tests bench tools setup.py
+NATIVE := $(wildcard src/sttd/_*.pyx)
+BUILD_INPUTS := pyproject.toml setup.py $(NATIVE) $(wildcard src/sttd/_*.pxd src/sttd/_*.h)
 
-.PHONY: serve test lint clean
+.PHONY: serve test lint bench check-native sanitize valgrind cover-native clean
 
 serve: $(VENV)/.installed
 	$(BIN)/sttd models pull
@@ -15,12 +18,47 @@ test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-test $(VENV)/.installed-lint
-	$(BIN)/ruff format --check src tests setup.py
-	$(BIN)/ruff check src tests setup.py
+	$(BIN)/ruff format --check $(PYTHON_CODE)
+	$(BIN)/ruff check $(PYTHON_CODE)
 	$(BIN)/mypy
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint src/sttd/_pcm.pyx
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint $(NATIVE)
 	$(BIN)/lint-imports
-	cd src && ../$(BIN)/python -m mypy.stubtest sttd._pcm --ignore-missing-stub
+	cd src && ../$(BIN)/python -m mypy.stubtest sttd._pcm sttd._resampler sttd._vad --ignore-missing-stub
+
+bench: $(VENV)/.installed-bench
+	$(BIN)/python -m bench --write
+
+# The compiled modules under checks that a normal build leaves out; each runs all of tests/pcm on a copy in build/.
+check-native: sanitize valgrind cover-native
+
+NATIVE_TESTS = $(CURDIR)/$(BIN)/python $(RUNNER) -m pytest -p no:cacheprovider --timeout=600 tests/pcm
+define rebuilt
+	rm -rf build/$@ && mkdir -p build/$@ && cp -r src setup.py pyproject.toml README.md LICENSE tests build/$@
+	rm -f build/$@/src/sttd/*.so build/$@/src/sttd/_*.c
+	mkdir -p .cache && ln -s ../../.cache build/$@/.cache
+	cd build/$@ && PATH="$(CURDIR)/$(BIN):$$PATH" python setup.py -q build_ext --inplace
+endef
+sanitize valgrind cover-native: export PYTHONPATH = src
+
+sanitize: export CFLAGS = -fsanitize=address,undefined -fno-sanitize-recover=undefined -g -O1 -DSTTD_NO_CLONES
+sanitize: $(VENV)/.installed-test
+	$(rebuilt)
+	cd build/$@ && STTD_NATIVE_CHECK=sanitize PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
+	  LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" $(NATIVE_TESTS)
+
+valgrind: export CFLAGS = -g -O2
+valgrind: $(VENV)/.installed-test
+	$(rebuilt)
+	cd build/$@ && STTD_NATIVE_CHECK=valgrind PYTHONMALLOC=malloc \
+	  valgrind --quiet --error-exitcode=9 --leak-check=no $(NATIVE_TESTS)
+
+cover-native: export CFLAGS = -O1 -DSTTD_NO_CLONES
+cover-native: export STTD_CYTHON_DEBUG = 1
+cover-native: RUNNER = -m coverage run
+cover-native: $(VENV)/.installed-test
+	$(rebuilt)
+	cd build/$@ && STTD_NATIVE_CHECK=cover $(NATIVE_TESTS)
+	cd build/$@ && $(CURDIR)/$(BIN)/python -m coverage report --include='*.pyx' --show-missing --fail-under=95
 
 # Debian's python3 comes without the headers that compiling needs.
 HAS_HEADERS := import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))
@@ -41,9 +79,13 @@ $(VENV)/.installed-test: $(VENV)/.installed pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --group test
 	touch $@
 
+$(VENV)/.installed-bench: $(VENV)/.installed pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check --group bench
+	touch $@
+
 $(VENV)/.installed-lint: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --group lint
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info src/sttd/_pcm.c src/sttd/*.so
+	rm -rf $(VENV) build dist src/*.egg-info src/sttd/_*.c src/sttd/*.so

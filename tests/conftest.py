@@ -10,12 +10,28 @@ import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
-from tests.support import CACHE, Clip, Daemon, RawClient, environment, read_clip, running_daemon, shared_clips
+from tests.support import (
+    CACHE,
+    NATIVE_CHECK,
+    Clip,
+    Daemon,
+    RawClient,
+    environment,
+    read_clip,
+    running_daemon,
+    shared_clips,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+# The same examples in every run; few where each costs fifty times as much (see check-native in the Makefile).
+settings.register_profile("all", deadline=None, derandomize=True)
+settings.register_profile("few", deadline=None, derandomize=True, max_examples=5)
+settings.load_profile("few" if NATIVE_CHECK else "all")
 
 KOREAN = (
     "안녕하세요 만나서 반갑습니다",

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 CACHE = ROOT / ".cache"
 SHARED_SPEECH = ROOT.parent / "shared" / "speech"
+NATIVE_CHECK = os.environ.get("STTD_NATIVE_CHECK", "")
+"""How the compiled modules were built or are run: `sanitize`, `valgrind`, `cover` (see the Makefile); else empty."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,13 @@ def at_16k_mono(clip: Clip) -> bytes:
     """The clip as a client of the documented protocols has to send it."""
     from sttd.audio.format import converter
 
-    stream = converter(clip.rate, "pcm_s16le", clip.samples.shape[1])
-    return stream.feed(clip.pcm) + stream.flush()
+    if clip.path not in _converted:
+        stream = converter(clip.rate, "pcm_s16le", clip.samples.shape[1])
+        _converted[clip.path] = stream.feed(clip.pcm) + stream.flush()
+    return _converted[clip.path]
+
+
+_converted: dict[Path, bytes] = {}
 
 
 def normalized(text: str) -> str:

@@ -1,20 +1,23 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
 # cython: cdivision=True, freethreading_compatible=True
-"""Compiled kernels of the audio path: sample formats, resampling, the voice gate's features, a ring buffer.
+"""Compiled kernels of the audio path: sample formats, conversion, a ring buffer.
 
-Everything here works on bytes-like objects and knows nothing of sessions. Inner loops run without the GIL.
-Samples are counted per channel and called frames where there may be several channels.
+Everything here works on bytes-like objects and knows nothing of sessions. Inner loops run without the GIL and
+allocate nothing. Samples are counted per channel and called frames where there may be several channels.
 """
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
-from libc.math cimport M_PI, fabs, lrintf, log10, sin, sqrt
-from libc.stdint cimport int16_t, int32_t, uint8_t, uint32_t
+from libc.math cimport fabs
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint32_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memmove
+from libc.string cimport memcpy
+
+from sttd._clones cimport cloned_void
+from sttd._resampler cimport FilterBank, Resampler
 
 DEF MAX_CHANNELS = 8
 DEF MAX_FRAME_BYTES = 32
-DEF BLOCK = 1024  # input frames converted at a time: the working set stays in the first-level cache
-DEF LANES = 8  # partial sums of one filter output, in a fixed order, so that compilers may vectorise them
+DEF BLOCK = 1024  # input frames converted at a time, as in _resampler
 
 cdef enum Encoding:
     S16LE
@@ -86,355 +89,90 @@ cdef inline float _sample(const uint8_t* p, Encoding encoding) noexcept nogil:
     return <float>_alaw[p[0]]
 
 
+cdef cloned_void _widen(const uint8_t* data, Py_ssize_t n, float* out) noexcept nogil:
+    """The plain case of `_to_mono`, s16 of one channel, at the speed of memory. `data` may lie at an odd address."""
+    cdef int16_t[BLOCK] x
+    cdef Py_ssize_t i
+    memcpy(x, data, n * sizeof(int16_t))
+    for i in range(n):
+        out[i] = x[i]
+
+
 cdef void _to_mono(
-    const uint8_t* data, Py_ssize_t frames, Encoding encoding, int width, int channels, float* out
+    const uint8_t* data, Py_ssize_t frames, Encoding encoding, int width, int channels, int channel, float* out
 ) noexcept nogil:
+    """At most BLOCK frames as floats in units of s16: one channel, or (channel < 0) the mean of all."""
     cdef Py_ssize_t i
     cdef int c
     cdef float total
     cdef float scale = <float>(1.0 / channels)
-    if channels == 1:
+    if encoding == S16LE and channels == 1:
+        _widen(data, frames, out)
+    elif channel >= 0:
         for i in range(frames):
-            out[i] = _sample(data + i * width, encoding)
-        return
-    for i in range(frames):
-        total = 0.0
-        for c in range(channels):
-            total += _sample(data + (i * channels + c) * width, encoding)
-        out[i] = total * scale
-
-
-cdef double _bessel_i0(double x) noexcept nogil:
-    cdef double total = 1.0, term = 1.0
-    cdef int k
-    for k in range(1, 64):
-        term *= (x / (2.0 * k)) * (x / (2.0 * k))
-        total += term
-        if term < total * 1e-17:
-            break
-    return total
-
-
-cdef inline float _dot(const float* a, const float* b, Py_ssize_t n) noexcept nogil:
-    cdef float[LANES] acc
-    cdef Py_ssize_t i
-    cdef int j
-    for j in range(LANES):
-        acc[j] = 0.0
-    for i in range(0, n, LANES):
-        for j in range(LANES):
-            acc[j] += a[i + j] * b[i + j]
-    return ((acc[0] + acc[4]) + (acc[2] + acc[6])) + ((acc[1] + acc[5]) + (acc[3] + acc[7]))
-
-
-cdef inline int16_t _round_s16(float value, Py_ssize_t* clipped) noexcept nogil:
-    if value >= 32767.5:
-        clipped[0] += 1
-        return 32767
-    if value <= -32768.5:
-        clipped[0] += 1
-        return -32768
-    return <int16_t>lrintf(value)
-
-
-cdef Py_ssize_t _gcd(Py_ssize_t a, Py_ssize_t b) noexcept:
-    while b:
-        a, b = b, a % b
-    return a
-
-
-cdef class FilterBank:
-    """The polyphase branches of one rate conversion: a Kaiser-windowed sinc, DC gain exactly one per branch.
-
-    The pass band ends at 0.91 of the lower rate's Nyquist frequency, the stop band (100 dB) begins at 1.05 of it.
-    Method: J. O. Smith, "Digital Audio Resampling"; Kaiser's formulas for the window.
-    Built once per pair of rates and shared by all converters.
-    """
-
-    cdef float* taps
-    cdef readonly Py_ssize_t up, down, length
-
-    def __init__(self, Py_ssize_t rate_in, Py_ssize_t rate_out):
-        if rate_in <= 0 or rate_out <= 0:
-            raise ValueError("rates are positive")
-        cdef Py_ssize_t divisor = _gcd(rate_in, rate_out)
-        self.up = rate_out // divisor
-        self.down = rate_in // divisor
-        cdef double nyquist = min(rate_in, rate_out) / 2.0
-        cdef double width = 0.14 * nyquist / rate_in  # in cycles per input sample, as is cutoff
-        cdef double cutoff = 0.98 * nyquist / rate_in
-        cdef Py_ssize_t wanted = <Py_ssize_t>((100.0 - 7.95) / (14.36 * width)) + 1
-        self.length = (wanted + LANES - 1) // LANES * LANES
-        if self.up * self.length > 4_000_000:
-            raise ValueError(f"no table for {rate_in} to {rate_out} Hz: the ratio is too fine")
-        self.taps = <float*>calloc(self.up * self.length, sizeof(float))
-        if self.taps == NULL:
-            raise MemoryError
-        with nogil:
-            self._design(cutoff)
-
-    def __dealloc__(self):
-        free(self.taps)
-
-    cdef void _design(self, double cutoff) noexcept nogil:
-        cdef double total
-        cdef Py_ssize_t phase, j
-        cdef float* row
-        for phase in range(self.up):
-            row = self.taps + phase * self.length
+            out[i] = _sample(data + (i * channels + channel) * width, encoding)
+    else:
+        for i in range(frames):
             total = 0.0
-            for j in range(self.length):
-                total += self._tap(phase, j, cutoff)
-            for j in range(self.length):
-                row[j] = <float>(self._tap(phase, j, cutoff) / total)
-
-    cdef double _tap(self, Py_ssize_t phase, Py_ssize_t j, double cutoff) noexcept nogil:
-        cdef double beta = 0.1102 * (100.0 - 8.7)
-        cdef double t = j - (self.length // 2 - 1) - <double>phase / self.up
-        cdef double x = t / (self.length / 2.0)
-        cdef double angle = 2.0 * M_PI * cutoff * t
-        if fabs(x) >= 1.0:
-            return 0.0
-        return _bessel_i0(beta * sqrt(1.0 - x * x)) * (sin(angle) / angle if angle != 0.0 else 1.0)
+            for c in range(channels):
+                total += _sample(data + (i * channels + c) * width, encoding)
+            out[i] = total * scale
 
 
-cdef class Converter:
-    """Turns a stream of bytes in one audio format into 16-bit mono PCM at another rate.
-
-    The output does not depend on how the input is cut: sample frames that a message leaves incomplete are carried
-    over. `clipped` counts output samples that saturated. The first output sample lies at the first input sample;
-    output lags input by half the filter (`delay`, in input samples), and `flush` gives the rest.
-    """
-
-    cdef Encoding encoding
-    cdef int width, channels, carried
-    cdef bint direct
-    cdef FilterBank bank
-    cdef float* history
-    cdef Py_ssize_t held, phase, skip
-    cdef Py_ssize_t clips
-    cdef uint8_t[MAX_FRAME_BYTES] carry
-
-    def __cinit__(self, str encoding, int channels, FilterBank bank not None):
-        if encoding not in _ENCODINGS:
-            raise ValueError(f"unknown encoding {encoding!r}; known: {', '.join(_ENCODINGS)}")
-        if not 1 <= channels <= MAX_CHANNELS:
-            raise ValueError(f"channels is 1 to {MAX_CHANNELS}, not {channels}")
-        kind, width = _ENCODINGS[encoding]
-        self.encoding = kind
-        self.width = width
-        self.channels = channels
-        self.bank = bank
-        self.direct = bank.up == bank.down
-        self.history = <float*>calloc(bank.length + BLOCK, sizeof(float))
-        if self.history == NULL:
-            raise MemoryError
-        self._rewind()
-
-    def __dealloc__(self):
-        free(self.history)
-
-    cdef void _rewind(self) noexcept:
-        cdef Py_ssize_t i
-        self.carried = 0
-        self.phase = 0
-        self.skip = 0
-        self.held = 0 if self.direct else self.bank.length // 2 - 1
-        for i in range(self.held):
-            self.history[i] = 0.0
-
-    @property
-    def delay(self):
-        return 0.0 if self.direct else self.bank.length / 2.0
-
-    @property
-    def clipped(self):
-        return self.clips
-
-    def feed(self, const uint8_t[::1] data not None):
-        """Convert `data` (any bytes-like object); returns s16 little-endian bytes, perhaps empty."""
-        cdef Py_ssize_t size = data.shape[0]
-        cdef Py_ssize_t frame = self.width * self.channels
-        cdef Py_ssize_t used = 0, frames
-        cdef uint8_t[MAX_FRAME_BYTES] first
-        cdef bint whole_carry = False
-        if size == 0:
-            return b""
-        if self.carried:
-            while self.carried < frame and used < size:
-                self.carry[self.carried] = data[used]
-                self.carried += 1
-                used += 1
-            if self.carried < frame:
-                return b""
-            memcpy(first, self.carry, frame)
-            whole_carry = True
-        frames = (size - used) // frame
-        cdef Py_ssize_t left = size - used - frames * frame
-        cdef const uint8_t* start = &data[0] + used
-        cdef bytes out = PyBytes_FromStringAndSize(NULL, 2 * self._bound(frames + whole_carry))
-        cdef int16_t* target = <int16_t*>PyBytes_AsString(out)
-        cdef Py_ssize_t made = 0
-        with nogil:
-            if whole_carry:
-                made += self._run(first, 1, target)
-            made += self._run(start, frames, target + made)
-        memcpy(self.carry, start + frames * frame, left)
-        self.carried = <int>left
-        return out[: 2 * made]
-
-    def flush(self):
-        """The tail that the filter still holds; after it the converter is as new (an incomplete frame is dropped)."""
-        cdef Py_ssize_t tail = 0 if self.direct else self.bank.length // 2
-        cdef bytes out = PyBytes_FromStringAndSize(NULL, 2 * self._bound(tail))
-        cdef int16_t* target = <int16_t*>PyBytes_AsString(out)
-        cdef Py_ssize_t made = 0, n, i
-        with nogil:
-            while tail > 0:
-                n = min(tail, <Py_ssize_t>BLOCK)
-                for i in range(n):
-                    self.history[self.held + i] = 0.0
-                self.held += n
-                made += self._drain(target + made)
-                tail -= n
-        self._rewind()
-        return out[: 2 * made]
-
-    cdef Py_ssize_t _bound(self, Py_ssize_t frames) noexcept:
-        return (frames * self.bank.up) // self.bank.down + 2
-
-    cdef Py_ssize_t _run(self, const uint8_t* data, Py_ssize_t frames, int16_t* out) noexcept nogil:
-        cdef Py_ssize_t made = 0, n, i
-        cdef Py_ssize_t frame = self.width * self.channels
-        while frames > 0:
-            n = min(frames, <Py_ssize_t>BLOCK)
-            _to_mono(data, n, self.encoding, self.width, self.channels, self.history + self.held)
-            if self.direct:
-                for i in range(n):
-                    out[made + i] = _round_s16(self.history[i], &self.clips)
-                made += n
-            else:
-                self.held += n
-                made += self._drain(out + made)
-            data += n * frame
-            frames -= n
-        return made
-
-    cdef Py_ssize_t _drain(self, int16_t* out) noexcept nogil:
-        """Every output sample whose whole filter window has arrived; then drop the input that none needs again."""
-        cdef Py_ssize_t position = self.skip, length = self.bank.length
-        cdef Py_ssize_t made = 0
-        while position + length <= self.held:
-            out[made] = _round_s16(
-                _dot(self.history + position, self.bank.taps + self.phase * length, length), &self.clips
-            )
-            made += 1
-            self.phase += self.bank.down
-            position += self.phase // self.bank.up
-            self.phase %= self.bank.up
-        if position >= self.held:  # decimating: the next window begins beyond what is here
-            self.skip = position - self.held
-            self.held = 0
-        else:
-            memmove(self.history, self.history + position, (self.held - position) * sizeof(float))
-            self.held -= position
-            self.skip = 0
-        return made
+cdef cloned_void _narrow(const float* x, Py_ssize_t n, int16_t* out, Py_ssize_t* clipped) noexcept nogil:
+    """Round to the nearest s16, ties to even; what lies outside saturates and is counted."""
+    cdef Py_ssize_t i
+    cdef int32_t outside = 0
+    cdef float value
+    # Adding 1.5 * 2**23 leaves a float no room for a fraction; unlike lrintf this is a vector instruction everywhere.
+    cdef float magic = 12582912.0
+    for i in range(n):
+        value = x[i]
+        outside += (value >= <float>32767.5) | (value < <float>-32768.5)
+        value = value if value < <float>32767.0 else <float>32767.0
+        value = value if value > <float>-32768.0 else <float>-32768.0
+        out[i] = <int16_t><int32_t>((value + magic) - magic)
+    clipped[0] += outside
 
 
-cdef class VoiceGate:
-    """Says of each frame whether it sounds like speech: its level in the speech band against an adaptive floor.
+cdef struct Levels:
+    int64_t samples, total, squares, full, zeros, gap, longest_gap
 
-    The level is that of the frame between about 150 Hz and 4 kHz (two first-order sections each way). The floor
-    follows the lowest smoothed level of the last seconds (minimum statistics, R. Martin 2001, simplified): down
-    at once, up slowly. `threshold` is the distance in dB that counts as speech; half of it keeps an utterance going.
-    """
 
-    cdef readonly double floor_db, level_db
-    cdef double threshold, quietest_db, smooth, lowest
-    cdef double hp_x, hp_y, lp1, lp2
-    cdef int seen, window
-    cdef bint open
-    cdef double[8] minima
-
-    def __init__(self, double threshold=7.0, double quietest_db=-58.0, int window=25):
-        if threshold <= 0 or window <= 0:
-            raise ValueError("threshold and window are positive")
-        self.threshold = threshold
-        self.quietest_db = quietest_db  # nothing below this level (dB of full scale) is speech
-        self.window = window  # frames in each of the eight parts of the floor's memory
-        self.reset()
-
-    def reset(self):
-        """Forget everything, as at the start of a stream."""
-        cdef int i
-        self.floor_db = -70.0
-        self.level_db = -120.0
-        self.smooth = -120.0
-        self.lowest = 0.0
-        self.hp_x = self.hp_y = self.lp1 = self.lp2 = 0.0
-        self.seen = 0
-        self.open = False
-        for i in range(8):
-            self.minima[i] = 0.0
-
-    def is_speech(self, const uint8_t[::1] frame not None):
-        """Decide about one frame (s16 bytes at 16 kHz, 10 to 30 ms, always of the same length)."""
-        cdef Py_ssize_t n = frame.shape[0] // 2
-        if n == 0 or frame.shape[0] % 2:
-            raise ValueError("a frame is a whole number of 16-bit samples")
-        with nogil:
-            self._measure(<const int16_t*>&frame[0], n)
-            self._follow()
-            self._decide()
-        return self.open
-
-    cdef void _measure(self, const int16_t* x, Py_ssize_t n) noexcept nogil:
-        cdef double value, y, total = 0.0
-        cdef Py_ssize_t i
+cdef cloned_void _measure(const int16_t* x, Py_ssize_t n, Levels* levels) noexcept nogil:
+    """Count what the signal doctor wants to know of at most BLOCK samples."""
+    cdef int32_t total = 0, full = 0, zeros = 0
+    cdef int64_t squares = 0
+    cdef Py_ssize_t i
+    for i in range(n):
+        total += x[i]
+        squares += <int32_t>x[i] * <int32_t>x[i]
+        full += (x[i] >= 32767) | (x[i] <= -32767)
+        zeros += x[i] == 0
+    levels.samples += n
+    levels.total += total
+    levels.squares += squares
+    levels.full += full
+    levels.zeros += zeros
+    if zeros == n:
+        levels.gap += n
+    elif zeros or levels.gap:
         for i in range(n):
-            value = x[i] / 32768.0
-            y = value - self.hp_x + 0.94 * self.hp_y
-            self.hp_x = value
-            self.hp_y = y
-            self.lp1 += 0.79 * (y - self.lp1)
-            self.lp2 += 0.79 * (self.lp1 - self.lp2)
-            total += self.lp2 * self.lp2
-        self.level_db = 10.0 * log10(total / n + 1e-12)
-
-    cdef void _follow(self) noexcept nogil:
-        cdef int i
-        cdef double low
-        if self.seen == 0:
-            self.smooth = self.level_db
-        self.smooth += 0.4 * (self.level_db - self.smooth)
-        if self.smooth < self.lowest:
-            self.lowest = self.smooth
-        self.seen += 1
-        if self.seen % self.window == 0:
-            self.minima[(self.seen // self.window) % 8] = self.lowest
-            self.lowest = 0.0
-        low = self.lowest
-        for i in range(8):
-            low = min(low, self.minima[i])
-        if low < self.floor_db:
-            self.floor_db += 0.5 * (low - self.floor_db)
-        elif self.seen >= 2 * self.window:  # too early, and the first word would pass for the floor
-            self.floor_db += min(0.3, low - self.floor_db)
-
-    cdef void _decide(self) noexcept nogil:
-        cdef double above = self.level_db - max(self.floor_db, self.quietest_db - self.threshold)
-        self.open = above > (self.threshold * 0.5 if self.open else self.threshold)
+            levels.gap = levels.gap + 1 if x[i] == 0 else 0
+            levels.longest_gap = max(levels.longest_gap, levels.gap)
+    levels.longest_gap = max(levels.longest_gap, levels.gap)
 
 
 cdef class RingBuffer:
-    """The last `capacity` samples (s16) of a stream. Appending is O(1) a sample and never allocates.
+    """The last `capacity` samples (s16) of a stream, by their number since its beginning.
 
-    Each sample is stored twice, a capacity apart, so that any recent stretch is one contiguous read.
+    Appending is O(1) a sample, allocates nothing and keeps no reference to the caller's buffer. Each sample is stored
+    twice, a capacity apart, so that any stretch that is kept lies in one piece.
     """
 
     cdef int16_t* store
-    cdef Py_ssize_t size, at, filled
+    cdef Py_ssize_t size
+    cdef int64_t total, forgotten
 
     def __cinit__(self, Py_ssize_t capacity):
         if capacity <= 0:
@@ -447,44 +185,200 @@ cdef class RingBuffer:
     def __dealloc__(self):
         free(self.store)
 
-    def __len__(self):
-        return self.filled
-
     @property
     def capacity(self):
         return self.size
 
-    def append(self, const uint8_t[::1] data not None):
+    @property
+    def end(self):
+        """Number of the sample after the newest."""
+        return self.total
+
+    @property
+    def start(self):
+        """Number of the oldest sample that is kept."""
+        return max(self.forgotten, self.total - self.size)
+
+    def append(self, data):
         """Add samples (s16 bytes); the oldest make room."""
-        cdef Py_ssize_t n = data.shape[0] // 2
-        if data.shape[0] % 2:
-            raise ValueError("data is a whole number of 16-bit samples")
+        cdef Py_buffer buffer
+        PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
+        try:
+            if buffer.len % 2:
+                raise ValueError("data is a whole number of 16-bit samples")
+            with nogil:
+                self.push(<const int16_t*>buffer.buf, buffer.len // 2)
+        finally:
+            PyBuffer_Release(&buffer)
+
+    cdef void push(self, const int16_t* source, Py_ssize_t n) noexcept nogil:
+        cdef Py_ssize_t at, head
         if n == 0:
             return
-        cdef const int16_t* source = <const int16_t*>&data[0]
         if n > self.size:
+            self.total += n - self.size
             source += n - self.size
             n = self.size
-        cdef Py_ssize_t head = min(n, self.size - self.at)
-        with nogil:
-            memcpy(self.store + self.at, source, head * 2)
-            memcpy(self.store + self.size + self.at, source, head * 2)
-            memcpy(self.store, source + head, (n - head) * 2)
-            memcpy(self.store + self.size, source + head, (n - head) * 2)
-        self.at = (self.at + n) % self.size
-        self.filled = min(self.size, self.filled + n)
+        at = self.total % self.size
+        head = min(n, self.size - at)
+        memcpy(self.store + at, source, head * 2)
+        memcpy(self.store + self.size + at, source, head * 2)
+        memcpy(self.store, source + head, (n - head) * 2)
+        memcpy(self.store + self.size, source + head, (n - head) * 2)
+        self.total += n
 
-    def last(self, Py_ssize_t samples):
-        """The newest `samples` (or as many as there are), oldest first, as s16 bytes."""
-        if samples < 0:
-            raise ValueError("samples is not negative")
-        samples = min(samples, self.filled)
-        cdef Py_ssize_t start = self.at - samples
-        if start < 0:
-            start += self.size
-        return PyBytes_FromStringAndSize(<const char*>(self.store + start), samples * 2)
+    def view(self, int64_t start, int64_t stop):
+        """Samples `start` to `stop` as they lie in memory (s16 bytes), no copy: good until as many were appended as
+        the capacity has beyond them. IndexError for what is not kept."""
+        cdef Py_ssize_t at = self._place(start, stop)
+        return memoryview(self)[2 * at : 2 * (at + stop - start)]
+
+    def read(self, int64_t start, int64_t stop):
+        """The same as `bytes`."""
+        cdef Py_ssize_t at = self._place(start, stop)
+        return PyBytes_FromStringAndSize(<const char*>(self.store + at), (stop - start) * 2)
+
+    cdef Py_ssize_t _place(self, int64_t start, int64_t stop) except -1:
+        if not self.start <= start <= stop <= self.total:
+            raise IndexError(f"samples {start} to {stop} are not kept: there are {self.start} to {self.total}")
+        return start % self.size
 
     def clear(self):
-        """Forget all samples."""
-        self.at = 0
-        self.filled = 0
+        """Forget all samples; numbers go on."""
+        self.forgotten = self.total
+
+    def __getbuffer__(self, Py_buffer* buffer, int flags):
+        PyBuffer_FillInfo(buffer, self, self.store, 4 * self.size, 1, flags)
+
+
+cdef class Converter:
+    """Turns a stream of bytes in one audio format into 16-bit mono PCM at another rate.
+
+    The output does not depend on how the input is cut: sample frames that a message leaves incomplete are carried
+    over. `channel` picks one channel (0 is the first); without it all are averaged. `clipped` counts output samples
+    that saturated. The first output sample lies at the first input sample; output lags input by at most `delay`
+    seconds, and `flush` gives the rest.
+    """
+
+    cdef Encoding encoding
+    cdef int width, channels, channel, carried
+    cdef Resampler resampler
+    cdef Py_ssize_t clips
+    cdef Levels counted
+    cdef uint8_t[MAX_FRAME_BYTES] carry
+
+    def __cinit__(self, str encoding, int channels, FilterBank bank not None, channel=None):
+        if encoding not in _ENCODINGS:
+            raise ValueError(f"unknown encoding {encoding!r}; known: {', '.join(_ENCODINGS)}")
+        if not 1 <= channels <= MAX_CHANNELS:
+            raise ValueError(f"channels is 1 to {MAX_CHANNELS}, not {channels}")
+        if channel is not None and not 0 <= channel < channels:
+            raise ValueError(f"channel is 0 to {channels - 1} (there are {channels}), not {channel}")
+        kind, width = _ENCODINGS[encoding]
+        self.encoding = kind
+        self.width = width
+        self.channels = channels
+        self.channel = -1 if channel is None else channel
+        self.resampler = Resampler(bank)
+
+    @property
+    def delay(self):
+        return self.resampler.bank.delay
+
+    @property
+    def clipped(self):
+        return self.clips
+
+    def levels(self):
+        """Of the output so far: samples; mean and mean square (of full scale); shares of samples at full scale and of
+        zeros; the longest run of zeros, in samples."""
+        cdef Levels* c = &self.counted
+        cdef double n = max(c.samples, 1)
+        return (
+            c.samples, c.total / n / 32768, c.squares / n / 32768 / 32768, c.full / n, c.zeros / n, c.longest_gap
+        )
+
+    def feed(self, data):
+        """Convert `data` (any bytes-like object); returns s16 little-endian bytes, perhaps empty."""
+        cdef Py_buffer buffer
+        cdef bytes out
+        cdef int16_t* target
+        PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
+        try:
+            out = PyBytes_FromStringAndSize(NULL, 2 * self.resampler.due((self.carried + buffer.len) // self._frame()))
+            target = <int16_t*>PyBytes_AsString(out)
+            with nogil:
+                self._run(<const uint8_t*>buffer.buf, buffer.len, target, None)
+        finally:
+            PyBuffer_Release(&buffer)
+        return out
+
+    def feed_into(self, data, RingBuffer ring not None):
+        """The same, appended to `ring` without an object between; returns how many samples that were."""
+        cdef Py_buffer buffer
+        cdef Py_ssize_t made
+        PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
+        try:
+            with nogil:
+                made = self._run(<const uint8_t*>buffer.buf, buffer.len, NULL, ring)
+        finally:
+            PyBuffer_Release(&buffer)
+        return made
+
+    def flush(self):
+        """The tail that the filters still hold; after it the converter is as new (an incomplete frame is dropped)."""
+        cdef Py_ssize_t wanted = self.resampler.rest(), made = 0, n
+        cdef bytes out = PyBytes_FromStringAndSize(NULL, 2 * wanted)
+        cdef int16_t* target = <int16_t*>PyBytes_AsString(out)
+        with nogil:
+            while made < wanted:
+                n = min(self.resampler.drain(), wanted - made)
+                _narrow(self.resampler.output, n, target + made, &self.clips)
+                made += n
+        self.resampler.rewind()
+        self.carried = 0
+        return out
+
+    cdef inline Py_ssize_t _frame(self) noexcept nogil:
+        return self.width * self.channels
+
+    cdef Py_ssize_t _run(self, const uint8_t* data, Py_ssize_t size, int16_t* out, RingBuffer ring) noexcept nogil:
+        """Convert `size` bytes to `out` or, where that is NULL, into `ring`; returns the number of samples."""
+        cdef Py_ssize_t frame = self._frame(), made = 0, n
+        if self.carried:
+            n = min(frame - self.carried, size)
+            memcpy(self.carry + self.carried, data, n)
+            self.carried += <int>n
+            data += n
+            size -= n
+            if self.carried < frame:
+                return 0
+            made = self._convert(self.carry, 1, out, ring)
+        while size >= frame:
+            n = min(size // frame, <Py_ssize_t>BLOCK)
+            made += self._convert(data, n, out + made if out != NULL else NULL, ring)
+            data += n * frame
+            size -= n * frame
+        if size:
+            memcpy(self.carry, data, size)
+        self.carried = <int>size
+        return made
+
+    cdef Py_ssize_t _convert(
+        self, const uint8_t* data, Py_ssize_t frames, int16_t* out, RingBuffer ring
+    ) noexcept nogil:
+        """At most BLOCK whole frames."""
+        cdef int16_t[BLOCK] samples
+        cdef int16_t* target = samples
+        cdef Py_ssize_t made, n, i
+        _to_mono(data, frames, self.encoding, self.width, self.channels, self.channel, self.resampler.inlet())
+        made = self.resampler.run(frames)
+        for i in range(0, made, BLOCK):
+            n = min(made - i, <Py_ssize_t>BLOCK)
+            if out != NULL:
+                target = out + i
+            _narrow(self.resampler.output + i, n, target, &self.clips)
+            _measure(target, n, &self.counted)
+            if out == NULL:
+                ring.push(target, n)
+        return made

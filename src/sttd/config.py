@@ -57,12 +57,14 @@ class EndpointConfig:
     """When an utterance begins and ends. A client may set these for its own session."""
 
     gate: bool = setting(True, "decode only what sounds like speech; off leaves endpoints to the recognizer")
-    threshold_db: float = setting(7.0, "level above the noise floor that counts as speech", low=1, high=60)
-    onset_ms: int = setting(60, "speech that opens an utterance", low=20, high=1000)
+    threshold: float = setting(0.5, "probability of speech that opens the gate", low=0.01, high=0.99)
+    onset_ms: int = setting(60, "speech without a break that an utterance must begin with", low=20, high=1000)
+    min_speech_ms: int = setting(100, "speech that an utterance must have in all to be begun", low=20, high=2000)
+    pre_roll_ms: int = setting(200, "audio before the onset that goes along", low=0, high=2000)
     hangover_ms: int = setting(300, "audio after the last speech that still goes to the recognizer", low=0, high=5000)
-    pre_roll_ms: int = setting(300, "audio before the onset that goes along", low=0, high=2000)
+    pause_ms: int = setting(200, "silence after which a recognizer may start, in case it lasts", low=20, high=10000)
     min_silence_ms: int = setting(500, "silence that ends an utterance", low=100, high=10000)
-    max_utterance_ms: int = setting(30000, "longest utterance; near it a shorter silence ends it", low=1000, high=30000)
+    max_utterance_ms: int = setting(30000, "longest utterance, cut at its quietest place", low=1000, high=30000)
     arrival_pause_ms: int = setting(
         1000, "no audio from the client for so long ends an utterance; 0: never", low=0, high=60000
     )
@@ -74,10 +76,12 @@ class SessionOptions(EndpointConfig):
 
     sample_rate: int = setting(16000, "samples a second", choices=SAMPLE_RATES)
     encoding: str = setting("pcm_s16le", "sample format", choices=ENCODINGS)
-    channels: int = setting(1, "interleaved channels, mixed to one", low=1, high=8)
+    channels: int = setting(1, "interleaved channels", low=1, high=8)
+    channel: int = setting(0, "the one channel to listen to; 0: all, mixed to one", low=0, high=8)
     language: str = setting("", "language code such as en or de; empty: the model's own, or detected")
     partials: bool = setting(True, "send hypotheses while speech goes on (JSON protocol)")
     words: bool = setting(False, "send word times and confidences with each final (JSON protocol)")
+    warnings: bool = setting(False, "say what seems wrong with the audio (JSON protocol)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,7 +273,10 @@ def apply_options(options: SessionOptions, changes: Mapping[str, object]) -> Ses
             values[key] = known[key].convert(value)
         except (ValueError, OverflowError):
             raise OptionError(f"{key}: {value!r} is not allowed; allowed is {known[key].allowed()}") from None
-    return dataclasses.replace(options, **values)
+    changed = dataclasses.replace(options, **values)
+    if changed.channel > changed.channels:
+        raise OptionError(f"channel: {changed.channel} is not allowed; there are {changed.channels} (see channels)")
+    return changed
 
 
 @dataclass(frozen=True)

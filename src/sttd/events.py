@@ -81,6 +81,13 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Warned:
+    """The client's audio has something that makes for bad text."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class MessageDone:
     """Everything that the audio of one message gave has been said.
 
@@ -88,4 +95,4 @@ class MessageDone:
     """
 
 
-Event = Ready | Partial | Final | Failed | MessageDone
+Event = Ready | Partial | Final | Failed | Warned | MessageDone

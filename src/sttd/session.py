@@ -15,8 +15,17 @@ from urllib.parse import parse_qsl
 
 import trio
 
-from sttd.audio.format import RATE, bytes_per_second, filter_bank, seconds
-from sttd.audio.pipeline import Pipeline, Segment, Speech, UtteranceEnd, UtteranceStart, arrival_pause
+from sttd.audio.format import RATE, bytes_per_second, seconds
+from sttd.audio.pipeline import (
+    Pipeline,
+    Segment,
+    Speech,
+    SpeechPause,
+    UtteranceEnd,
+    UtteranceStart,
+    arrival_pause,
+    prepare,
+)
 from sttd.config import SessionOptions, apply_options
 from sttd.errors import ModelError, ModelMissing, OptionError
 from sttd.events import (
@@ -30,6 +39,7 @@ from sttd.events import (
     MessageDone,
     Ready,
     Unusable,
+    Warned,
 )
 from sttd.net.websocket import Disconnected, WebSocket
 from sttd.queues import Outbox, SecondsQueue
@@ -192,7 +202,7 @@ class Session:
         try:
             await self._provider.ready()
             self._options = self._checked(self._options, dict(parse_qsl(self._query, keep_blank_values=True)))
-            await self._prepare_filters()
+            await self._prepare_audio()
         except ModelMissing as error:
             logger.warning("no model: peer=%s was told %r", self._websocket.peer, str(error))
             await self._without_model(str(error))
@@ -225,8 +235,8 @@ class Session:
         self._provider.check(changed)
         return changed
 
-    async def _prepare_filters(self) -> None:
-        await trio.to_thread.run_sync(filter_bank, self._options.sample_rate)
+    async def _prepare_audio(self) -> None:
+        await trio.to_thread.run_sync(prepare, self._options)
 
     async def _feed(self) -> None:
         """Feeder: commands through the audio pipeline to work for the decoder."""
@@ -247,6 +257,7 @@ class Session:
                 case Audio():
                     if reply_due:
                         await self._put_mark(MessageDone())
+                    self._warn(pipeline.doctor.look(command.data))
                     await self._feed_audio(pipeline, command.data)
                     reply_due = pipeline.speaking
                     if not reply_due:
@@ -263,6 +274,7 @@ class Session:
                     await self._flush(pipeline)
                     reply_due, deadline = False, math.inf
             if isinstance(command, EndOfStream):
+                logger.info("heard peer=%s %s", self._websocket.peer, pipeline.doctor.summary)
                 await self._put_mark(_End())
                 return
             if command is not None:
@@ -278,6 +290,12 @@ class Session:
     async def _flush(self, pipeline: Pipeline) -> None:
         await self._put_work(pipeline.flush())
         await self._put_mark(MessageDone())
+        self._warn(pipeline.doctor.report())
+
+    def _warn(self, findings: Sequence[str]) -> None:
+        for finding in findings:
+            logger.warning("audio of peer=%s: %s", self._websocket.peer, finding)
+            self._outbox.put(Warned(finding))
 
     async def _put_mark(self, mark: MessageDone | _Reopen | _End) -> None:
         await self._work.put(mark, REOPEN_WEIGHT if isinstance(mark, _Reopen) else LEAST_WEIGHT)
@@ -299,7 +317,7 @@ class Session:
             return pipeline
         await self._flush(pipeline)
         self._options = options
-        await self._prepare_filters()
+        await self._prepare_audio()
         await self._put_mark(_Reopen(options))
         return Pipeline(options, bounded=not self._provider.finds_endpoints, at=pipeline.samples)
 
@@ -331,6 +349,8 @@ class Session:
                     continue
                 case UtteranceStart(at):
                     await recognizer.start(at / RATE)
+                case SpeechPause():
+                    await recognizer.pause()
                 case UtteranceEnd():
                     await recognizer.finish()
                 case MessageDone() as done:
@@ -345,8 +365,10 @@ class Session:
     def _take_speech(self) -> list[bytes]:
         """What waits of the open utterance, up to BATCH_S, in the pieces in which it came."""
         pieces: list[bytes] = []
-        while self._work and isinstance(segment := self._work.head, Speech) and seconds(b"".join(pieces)) < BATCH_S:
+        taken = 0.0
+        while self._work and isinstance(segment := self._work.head, Speech) and taken < BATCH_S:
             pieces.append(segment.pcm)
+            taken += seconds(segment.pcm)
             self._work.take()
         return pieces
 

@@ -4,40 +4,54 @@ from __future__ import annotations
 
 import math
 import struct
+from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 
-ATTENUATION = 100.0
+ATTENUATION = 98.0
 
 
-def taps(rate_in: int, rate_out: int) -> tuple[np.ndarray, int, int]:
-    """Branches x taps of the polyphase filter, and the factors up and down."""
-    divisor = math.gcd(rate_in, rate_out)
-    up, down = rate_out // divisor, rate_in // divisor
-    nyquist = min(rate_in, rate_out) / 2
-    length = int((ATTENUATION - 7.95) / (14.36 * 0.14 * nyquist / rate_in)) + 1
-    length = -(-length // 8) * 8
-    time = np.arange(length)[None, :] - (length // 2 - 1) - np.arange(up)[:, None] / up
-    window = np.i0(0.1102 * (ATTENUATION - 8.7) * np.sqrt(np.maximum(0, 1 - (time / (length / 2)) ** 2)))
-    window[np.abs(time) >= length / 2] = 0
-    branches = window * np.sinc(2 * 0.98 * nyquist / rate_in * time)
-    return np.asarray(branches / branches.sum(axis=1, keepdims=True)), up, down
+def stages(rate_in: int, rate_out: int) -> list[tuple[float, int, int, float, float]]:
+    """Rate, up, down, cutoff and slope (Hz) of each step: halving while the rate is far above, then the rest."""
+    steps = []
+    rate = float(rate_in)
+    while rate >= 2.5 * rate_out:
+        steps.append((rate, 1, 2, rate / 4, rate / 2 - 1.05 * rate_out))
+        rate /= 2
+    factor = Fraction(rate_out) / Fraction(rate)
+    low = min(rate, rate_out)
+    slope = 0.075 * low / 0.955
+    return [*steps, (rate, factor.numerator, factor.denominator, 0.525 * low - slope / 2, slope)]
+
+
+def filtered(signal: np.ndarray, rate: float, up: int, down: int, cutoff: float, slope: float) -> np.ndarray:
+    """One step: each output is the sum over the input of a Kaiser-windowed sinc centred on the output's time."""
+    multiple = 2 if up <= 8 and down <= 8 else 16
+    half = int((ATTENUATION - 7.95) / (14.36 * slope / rate) / 2) + 1
+    length = -(-2 * half // multiple) * multiple
+    count = -(-len(signal) * up // down)
+    padded = np.concatenate([np.zeros(length), signal, np.zeros(length)])
+    made = np.empty(count)
+    for number in range(count):
+        first = number * down // up - (length // 2 - 1)
+        time = first + np.arange(length) - number * down / up
+        window = np.i0(0.1102 * (ATTENUATION - 8.7) * np.sqrt(np.maximum(0, 1 - (time / (length / 2)) ** 2)))
+        window[np.abs(time) >= length / 2] = 0
+        taps = window * np.sinc(2 * cutoff / rate * time)
+        made[number] = padded[first + length :][:length] @ taps / taps.sum()
+    return made
 
 
 def resample(mono: np.ndarray, rate_in: int, rate_out: int = 16000) -> np.ndarray:
     """`mono` (in units of s16) at another rate, as s16."""
     if rate_in == rate_out:
         return saturate(mono)
-    branches, up, down = taps(rate_in, rate_out)
-    length = branches.shape[1]
-    padded = np.concatenate([np.zeros(length // 2 - 1), mono, np.zeros(length)])
-    count = len(mono) + length // 2 - 1 + length // 2 - length
-    made = []
-    number = 0
-    while (start := number * down // up) <= count:
-        made.append(padded[start : start + length] @ branches[number * down % up])
-        number += 1
-    return saturate(np.array(made))
+    count = -(-len(mono) * rate_out // rate_in)
+    mono = np.concatenate([mono, np.zeros(rate_in // 100)])  # what the first step spreads, the next one gathers again
+    for step in stages(rate_in, rate_out):
+        mono = filtered(mono, *step)
+    return saturate(mono[:count])
 
 
 def saturate(values: np.ndarray) -> np.ndarray:
@@ -81,3 +95,66 @@ def alaw(code: int) -> int:
     segment, step = code >> 4 & 7, code & 15
     magnitude = 2 * step + 1 if segment == 0 else 2 * step + 33 << segment - 1
     return magnitude * 8 if code & 0x80 else -magnitude * 8
+
+
+def features(signal: np.ndarray) -> np.ndarray:
+    """What the voice gate's network sees of each 20 ms of 16 kHz samples: frames x (bands, over the floor, lags)."""
+    mel = np.linspace(1127 * np.log(1 + 60 / 700), 1127 * np.log(1 + 7600 / 700), 30)
+    edges = np.rint(700 * (np.exp(mel / 1127) - 1) * 512 / 16000).astype(int)
+    bins = np.arange(257)
+    rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+    falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
+    bands = np.maximum(0, np.minimum(rising, falling))
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(512) + 0.5) / 512)
+    decay = np.correlate(window, window, "full")[511:]
+    padded = np.concatenate([np.zeros(192), signal])
+    rows = []
+    floor = np.zeros(28)
+    for start in range(0, len(signal) - 319, 320):
+        power = np.abs(np.fft.rfft(padded[start : start + 512] * window)) ** 2
+        level = np.log2(bands @ power + 1000)
+        floor = level if start == 0 else floor + np.where(level < floor, 0.25, 0.005) * (level - floor)
+        voiced = np.where((bins > 1) & (bins < 128), power, 0)
+        lags = np.fft.irfft(voiced)[::2] * 512 / (decay / decay[0])[::2]
+        best = [max(0, lags[a:b].max()) / (lags[0] + 1000) for a, b in ((20, 32), (32, 50), (50, 80), (80, 125))]
+        rows.append(np.concatenate([level, level - floor, best]))
+    return np.array(rows)
+
+
+def _table(name: str) -> np.ndarray:
+    text = (Path(__file__).parents[2] / "src/sttd/_vad_weights.h").read_text()
+    body = text.split(f" {name}[] = {{", 1)[1].split("}", 1)[0]
+    return np.array([float(word.rstrip("f")) for word in body.replace("\n", "").split(",") if word])
+
+
+def probabilities(rows: np.ndarray) -> np.ndarray:
+    """The network on those features."""
+
+    def sigmoid(x: np.ndarray) -> np.ndarray:
+        return np.asarray(1 / (1 + np.exp(-x)))
+
+    size = len(_table("sttd_out_weights"))
+    dense = (_table("sttd_dense_weights").reshape(60, -1) * _table("sttd_dense_scales")).T
+    weights, scales, biases = _table("sttd_gru_weights"), _table("sttd_gru_scales"), _table("sttd_gru_bias")
+    matrices = []
+    for part, inputs in enumerate((len(dense), size, size, size)):
+        matrix = weights[: inputs * 3 * size].reshape(inputs, 3 * size) * scales[part * 3 * size :][: 3 * size]
+        matrices.append((matrix.T, biases[part * 3 * size :][: 3 * size]))
+        weights = weights[inputs * 3 * size :]
+    states = [np.zeros(size), np.zeros(size)]
+    found = []
+    for row in (rows - _table("sttd_mean")) * _table("sttd_scale"):
+        x = np.tanh(dense @ row + _table("sttd_dense_bias"))
+        for layer in range(2):
+            of_input = matrices[2 * layer][0] @ x + matrices[2 * layer][1]
+            of_state = matrices[2 * layer + 1][0] @ states[layer] + matrices[2 * layer + 1][1]
+            reset, update = np.split(sigmoid(of_input[: 2 * size] + of_state[: 2 * size]), 2)
+            new = np.tanh(of_input[2 * size :] + reset * of_state[2 * size :])
+            states[layer] = x = update * states[layer] + (1 - update) * new
+        found.append(sigmoid(_table("sttd_out_weights") @ x + _bias()))
+    return np.array(found)
+
+
+def _bias() -> float:
+    text = (Path(__file__).parents[2] / "src/sttd/_vad_weights.h").read_text()
+    return float(text.split("sttd_out_bias = ", 1)[1].split(";", 1)[0].rstrip("f"))

@@ -110,7 +110,7 @@ def test_every_setting_has_help_and_a_default_that_is_allowed() -> None:
         ({"sample_rate": "48000"}, {"sample_rate": 48000}),
         ({"sample_rate": 48000.0}, {"sample_rate": 48000}),
         ({"words": 1, "partials": "false"}, {"words": True, "partials": False}),
-        ({"threshold_db": 12}, {"threshold_db": 12.0}),
+        ({"threshold": "0.25"}, {"threshold": 0.25}),
     ],
 )
 def test_options_come_as_texts_and_as_json(changes: dict[str, object], expected: dict[str, object]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -11,55 +10,128 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sttd.audio.endpointer import Endpointer, Step
-from sttd.audio.pipeline import PIECE_BYTES, Pipeline, Segment, Speech, UtteranceEnd, UtteranceStart, arrival_pause
-from sttd.audio.vad import FRAME_BYTES
+from sttd.audio.endpointer import ONSET_GAP, Begin, End, Endpointer, Mark, Pause
+from sttd.audio.format import FRAME, samples
+from sttd.audio.pipeline import (
+    PIECE,
+    Pipeline,
+    Segment,
+    Speech,
+    SpeechPause,
+    UtteranceEnd,
+    UtteranceStart,
+    arrival_pause,
+)
 from sttd.config import EndpointConfig, SessionOptions
 from tests.support import Clip, at_16k_mono
 
-RULES = EndpointConfig(onset_ms=60, hangover_ms=100, min_silence_ms=300, max_utterance_ms=4000)
+RULES = EndpointConfig(
+    onset_ms=60,
+    min_speech_ms=100,
+    pre_roll_ms=200,
+    hangover_ms=100,
+    pause_ms=200,
+    min_silence_ms=300,
+    max_utterance_ms=4000,
+)
 
 
-def steps(pattern: str, config: EndpointConfig = RULES) -> str:
-    """One letter a frame: w(ait), o(pen), p(ass), h(old), c(lose), x for a cut. Input: # voiced, . silent."""
+def marks(pattern: str, config: EndpointConfig = RULES, powers: dict[int, float] | None = None) -> list[Mark]:
+    """Marks with their times in frames. Input: # for a voiced frame, . for a silent one."""
     endpointer = Endpointer(config)
-    letters = {Step.WAIT: "w", Step.OPEN: "o", Step.PASS: "p", Step.HOLD: "h", Step.CLOSE: "c", Step.CUT: "x"}
-    return "".join(letters[endpointer.step(frame == "#")] for frame in pattern)
+    found: list[Mark] = []
+    for number, frame in enumerate(pattern):
+        found += endpointer.step(frame == "#", (powers or {}).get(number, 1000.0 if frame == "#" else 1.0))
+    for mark in found:
+        assert mark.at % (FRAME // 2) == 0
+    return [type(mark)(mark.at // FRAME) for mark in found]
 
 
-def test_onset_hangover_and_end() -> None:
-    assert steps("..###" + "#" * 5 + "." * 17) == "wwwwo" + "ppppp" + "ppppp" + "hhhhhhhhh" + "c" + "ww"
+def test_an_utterance_has_a_pre_roll_a_hangover_and_a_pause_before_its_end() -> None:
+    found = marks("." * 20 + "#" * 10 + "." * 20)
+    assert found == [Begin(10), Pause(40), End(35)]
 
 
-def test_a_click_is_no_onset() -> None:
-    assert steps("##.##.#..") == "w" * 9
+def test_times_are_exact_in_samples() -> None:
+    endpointer = Endpointer(replace(RULES, pre_roll_ms=7, hangover_ms=33), at=12345)
+    found = [mark for frame in "." * 20 + "#" * 10 + "." * 20 for mark in endpointer.step(frame == "#", 1.0)]
+    speech = 12345 + 20 * FRAME
+    assert found[0] == Begin(speech - 7 * 16)
+    assert found[-1] == End(speech + 10 * FRAME + 33 * 16)
 
 
-def test_speech_that_goes_on_keeps_the_utterance_open() -> None:
-    assert steps("###" + "." * 14 + "#" + "." * 15) == "wwo" + "p" * 5 + "h" * 9 + "p" + "p" * 5 + "h" * 9 + "c"
+def test_the_pre_roll_does_not_reach_into_the_utterance_before() -> None:
+    found = marks("." * 20 + "#" * 10 + "." * 16 + "#" * 10)
+    assert found[-1] == Begin(36)
+    assert found[-2] == End(35)
 
 
-def test_the_longest_utterance_is_cut_and_another_follows_at_once() -> None:
-    letters = steps("#" * 450)
-    assert letters.count("x") == 2
-    first = letters.index("x")
-    assert letters[first + 1] == "o"
-    assert first + 1 == 200, "four seconds are two hundred frames"
-    assert set(letters[3:first]) == {"p"}
+@pytest.mark.parametrize("pattern", ["##.##.##..", "####" + "." * 20, "#.#.#.#.#.#.#.#.#.#", "##" * 1 + "." * 6 + "##"])
+def test_clicks_and_what_is_too_short_begin_no_utterance(pattern: str) -> None:
+    assert marks(pattern) == []
 
 
-def test_near_its_limit_an_utterance_ends_at_a_shorter_silence() -> None:
-    assert "c" not in steps("#" * 100 + "." * 10 + "#" * 20)
-    assert "c" in steps("#" * 180 + "." * 4 + "#" * 20)
+def test_an_onset_may_have_a_gap_but_not_a_long_one() -> None:
+    assert marks("###..##") == [Begin(0)]
+    assert marks("###" + "." * (ONSET_GAP // FRAME + 1) + "##") == []
 
 
-@given(st.text("#.", max_size=600))
-def test_every_frame_is_accounted_for(pattern: str) -> None:
-    letters = steps(pattern)
-    speaking = False
-    for letter in letters:
-        assert (letter in "phcx") == speaking, letters
-        speaking = letter == "o" or (speaking and letter not in "cx")
+def test_speech_that_goes_on_keeps_the_utterance_open_and_each_silence_pauses_once() -> None:
+    found = marks("#" * 10 + "." * 14 + "#" + "." * 14 + "#" + "." * 15)
+    assert [type(mark) for mark in found] == [Begin, Pause, Pause, Pause, End]
+
+
+def test_the_longest_utterance_is_cut_at_its_quietest_place() -> None:
+    powers = dict.fromkeys(range(400), 1000.0) | {150: 5.0, 151: 4.0, 152: 5.0, 20: 0.0, 180: 1.0}
+    found = marks("#" * 210, powers=powers)
+    assert found == [Begin(0), End(151), Begin(151)], "one quiet frame is no gap, and 20 is not near the limit"
+
+
+def test_a_cut_into_silence_begins_no_utterance() -> None:
+    found = marks("#" * 190 + "." * 12, replace(RULES, pause_ms=5000))
+    assert [type(mark) for mark in found] == [Begin, End]
+    assert 190 <= found[-1].at <= 200
+
+
+def test_flush_ends_the_utterance_and_forgets_an_onset() -> None:
+    endpointer = Endpointer(RULES)
+    for voiced in [True] * 10 + [False] * 3:
+        endpointer.step(voiced, 1.0)
+    assert endpointer.flush() == [End(13 * FRAME)]
+    assert endpointer.flush() == []
+    for voiced in [True] * 4:
+        endpointer.step(voiced, 1.0)
+    endpointer.flush()
+    assert endpointer.step(True, 1.0) == []
+
+
+@settings(max_examples=300)
+@given(
+    pattern=st.lists(st.tuples(st.sampled_from("#."), st.integers(1, 60)), max_size=30),
+    levels=st.randoms(use_true_random=False),
+    max_utterance=st.sampled_from([1000, 2500, 4000]),
+)
+def test_utterances_are_in_order_and_what_is_sure_stays_sure(
+    pattern: list[tuple[str, int]], levels: np.random.Generator, max_utterance: int
+) -> None:
+    config = replace(RULES, max_utterance_ms=max_utterance)
+    endpointer = Endpointer(config)
+    ended, begun, passed_on = 0, 0, 0
+    for frame, voiced in enumerate("".join(letter * length for letter, length in pattern)):
+        for mark in endpointer.step(voiced == "#", levels.random()):
+            now = (frame + 1) * FRAME
+            assert now - mark.at <= Endpointer.reach(config)
+            if isinstance(mark, Begin):
+                assert mark.at >= ended
+                begun = passed_on = mark.at
+            elif isinstance(mark, End):
+                assert max(begun, passed_on) <= mark.at <= now
+                assert mark.at - begun <= samples(max_utterance)
+                ended = mark.at
+        if endpointer.speaking:
+            assert passed_on <= endpointer.sure <= (frame + 1) * FRAME
+            assert (frame + 1) * FRAME - endpointer.sure <= Endpointer.reach(config)
+            passed_on = endpointer.sure
 
 
 def audio_of(segments: list[Segment]) -> list[bytes]:
@@ -75,6 +147,8 @@ def audio_of(segments: list[Segment]) -> list[bytes]:
             case Speech(pcm):
                 assert speaking
                 utterances[-1] += pcm
+            case SpeechPause():
+                assert speaking
             case UtteranceEnd():
                 assert speaking
                 speaking = False
@@ -95,61 +169,81 @@ def test_utterances_are_stretches_of_the_recording(two_cities: Clip) -> None:
     ends = [start + len(utterance) // 2 for start, utterance in zip(starts, utterances, strict=True)]
     assert all(end <= start for end, start in zip(ends, starts[1:], strict=False)), "nothing is said twice"
     assert starts == sorted(starts)
+    assert any(isinstance(segment, SpeechPause) for segment in segments)
 
 
-@cache
-def _speech_like() -> bytes:
-    chance = np.random.default_rng(11)
-    parts = [np.zeros(4000)]
-    for _number in range(6):
-        parts += [
-            chance.normal(0, 4000, int(chance.integers(2000, 12000))),
-            np.zeros(int(chance.integers(3000, 15000))),
-        ]
-    return np.concatenate(parts).astype(np.int16).tobytes()
+def test_a_recording_without_pauses_is_cut_and_loses_nothing(two_cities: Clip) -> None:
+    pcm = at_16k_mono(two_cities)
+    pipeline = Pipeline(SessionOptions(max_utterance_ms=3000, min_silence_ms=10000, hangover_ms=5000))
+    segments = pipeline.feed(pcm) + pipeline.flush()
+    starts = [segment.at for segment in segments if isinstance(segment, UtteranceStart)]
+    utterances = audio_of(segments)
+    assert len(utterances) > 10
+    assert all(len(utterance) <= 3 * 32000 for utterance in utterances)
+    samples_of = np.frombuffer(pcm, np.int16).astype(float)
+    for start, utterance, following in zip(starts, utterances, starts[1:], strict=False):
+        left_out = samples_of[start + len(utterance) // 2 : following]
+        assert len(left_out) == 0 or left_out.std() < samples_of.std() / 10, "only silence lies between utterances"
 
 
-@settings(max_examples=50, deadline=None)
-@given(cuts=st.lists(st.integers(0, 200_000), max_size=30), gate=st.booleans(), rate=st.sampled_from([16000, 44100]))
-def test_segments_do_not_depend_on_how_the_stream_is_cut(cuts: list[int], gate: bool, rate: int) -> None:
-    data = _speech_like()
+@settings(max_examples=25, deadline=None)
+@given(data=st.data(), gate=st.booleans(), rate=st.sampled_from([16000, 44100]))
+def test_segments_do_not_depend_on_how_the_stream_is_cut(
+    two_cities: Clip, data: st.DataObject, gate: bool, rate: int
+) -> None:
+    sent = at_16k_mono(two_cities)[: 32000 * 8 + 1]
+    cuts = data.draw(st.lists(st.integers(0, len(sent)), max_size=30))
     options = SessionOptions(gate=gate, sample_rate=rate)
     whole = Pipeline(options)
-    expected = whole.feed(data) + whole.flush()
+    expected = whole.feed(sent) + whole.flush()
     pieces = Pipeline(options)
-    edges = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
-    made = [segment for start, end in pairwise(edges) for segment in pieces.feed(data[start:end])]
+    edges = [0, *sorted(cuts), len(sent)]
+    made = [segment for start, end in pairwise(edges) for segment in pieces.feed(sent[start:end])]
     made += pieces.flush()
     if gate:
         assert made == expected
     assert audio_of(made) == audio_of(expected)
 
 
-def test_streaming_recognizers_get_pieces_of_one_length() -> None:
+def test_streaming_recognizers_get_pieces_of_one_length(two_cities: Clip) -> None:
     pipeline = Pipeline(SessionOptions())
-    segments = pipeline.feed(_speech_like()) + pipeline.flush()
-    for segment, following in pairwise(segments):
-        if isinstance(segment, Speech) and isinstance(following, Speech):
-            assert len(segment.pcm) == PIECE_BYTES
+    segments = pipeline.feed(at_16k_mono(two_cities)) + pipeline.flush()
+    pairs = [(a, b) for a, b in pairwise(segments) if isinstance(a, Speech) and isinstance(b, Speech)]
+    assert len(pairs) > 100
+    assert all(len(piece.pcm) == 2 * PIECE for piece, _ in pairs)
 
 
-def test_pre_roll_is_audio_from_before_the_onset() -> None:
-    tone = (8000 * np.sin(np.arange(16000) / 5)).astype(np.int16).tobytes()
+def test_pre_roll_is_audio_from_before_the_onset(two_cities: Clip) -> None:
+    silence, speech = bytes(32000), at_16k_mono(two_cities)[32000 : 32000 * 3]
+    starts = {}
     for pre_roll in (0, 200, 400):
         pipeline = Pipeline(SessionOptions(pre_roll_ms=pre_roll))
-        start = next(s for s in pipeline.feed(bytes(32000) + tone) if isinstance(s, UtteranceStart))
-        assert start.at == 16000 - pre_roll * 16
+        starts[pre_roll] = next(s.at for s in pipeline.feed(silence + speech) if isinstance(s, UtteranceStart))
+    assert starts[0] - starts[200] == starts[200] - starts[400] == samples(200)
 
 
-def test_flush_ends_the_utterance_and_keeps_the_time() -> None:
-    tone = (8000 * np.sin(np.arange(16000) / 5)).astype(np.int16).tobytes()
+def test_flush_ends_the_utterance_and_keeps_the_time(two_cities: Clip) -> None:
+    speech = at_16k_mono(two_cities)[32000 : 32000 * 3 + 2]
     pipeline = Pipeline(SessionOptions())
-    pipeline.feed(tone)
+    pipeline.feed(speech)
     assert [type(segment) for segment in pipeline.flush()][-1] is UtteranceEnd
     assert not pipeline.speaking
     assert pipeline.flush() == []
-    start = next(s for s in pipeline.feed(tone) if isinstance(s, UtteranceStart))
-    assert 16000 <= start.at < 16000 + 3 * FRAME_BYTES
+    start = next(s for s in pipeline.feed(speech) if isinstance(s, UtteranceStart))
+    assert len(speech) // 2 <= start.at < len(speech)
+
+
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_one_channel_can_be_chosen(two_cities: Clip, channel: int) -> None:
+    mono = np.frombuffer(at_16k_mono(two_cities), np.int16)[: 16000 * 6]
+    silent = np.zeros_like(mono)
+    both = np.stack([silent, mono], axis=1).tobytes()
+    pipeline = Pipeline(SessionOptions(channels=2, channel=channel))
+    said = audio_of(pipeline.feed(both) + pipeline.flush())
+    assert bool(said) == (channel != 1)
+    if channel == 2:
+        alone = Pipeline(SessionOptions())
+        assert said == audio_of(alone.feed(mono.tobytes()) + alone.flush())
 
 
 def test_without_the_gate_everything_is_one_utterance_unless_bounded() -> None:

@@ -1,88 +1,170 @@
-"""Endpointing: from one decision a frame to the beginnings and ends of utterances. A pure state machine."""
+"""Endpointing: from one decision a frame to where utterances begin and end. A pure state machine; times in samples."""
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
-from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from sttd.audio.vad import frames
+from sttd.audio.format import FRAME, samples
 
 if TYPE_CHECKING:
     from sttd.config import EndpointConfig
 
+CUT_WINDOW = samples(2000)
+"""How far before its greatest length an utterance may be cut: two seconds of speech are hardly without a gap."""
 
-class Step(Enum):
-    """What to do with the frame that was just judged."""
-
-    WAIT = auto()
-    """Outside an utterance: keep it for a pre-roll, drop it when it gets old."""
-    OPEN = auto()
-    """An utterance begins: it takes the pre-roll, the onset and this frame."""
-    PASS = auto()
-    """Part of the utterance, with whatever was held before it."""
-    HOLD = auto()
-    """Silence past the hangover: belongs to the utterance only if speech goes on."""
-    CLOSE = auto()
-    """The utterance is over; this frame and what was held lie outside it."""
-    CUT = auto()
-    """The utterance is at its greatest length: this frame is its last, and the next one opens another."""
+ONSET_GAP = samples(100)
+"""Silence within an onset that does not make it a false one: stops and sibilants are quiet."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """An utterance begins at sample `at`."""
+
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """The open utterance may be over: silence for `pause_ms`, up to sample `at`. Speech may still go on."""
+
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The open utterance ends before sample `at`."""
+
+    at: int
+
+
+Mark = Begin | Pause | End
+
+
 class Endpointer:
-    """Feeds on the gate's decisions, one a frame.
+    """Feeds on the gate's decisions, one a frame, counted from sample `at` of the stream.
 
-    The silence that ends an utterance shrinks over the last quarter of the greatest length, so that a long one ends
-    at a breath, and is cut in mid-word only if there was none.
+    `sure` is the sample up to which audio belongs to the open utterance whatever comes next: silence past the hangover
+    belongs to it only if speech goes on, and near the greatest length nothing does past the quietest frame so far,
+    where the utterance will be cut.
     """
 
-    config: EndpointConfig
-    speaking: bool = False
-    voiced: int = 0
-    silent: int = 0
-    length: int = 0
-    reopen: bool = False
+    def __init__(self, config: EndpointConfig, at: int = 0) -> None:
+        self._pre_roll = samples(config.pre_roll_ms)
+        self._onset = samples(config.onset_ms)
+        self._min_speech = max(self._onset, samples(config.min_speech_ms))
+        self._hangover = samples(config.hangover_ms)
+        self._pause = samples(config.pause_ms)
+        self._min_silence = samples(config.min_silence_ms)
+        self._max_utterance = samples(config.max_utterance_ms)
+        self._cut_from = self._max_utterance - min(CUT_WINDOW, self._max_utterance // 2)
+        self._now = at
+        self._last_end = at
+        self._open = False
+        self._forget_onset()
 
-    def step(self, voiced: bool) -> Step:
-        """Judge one frame."""
-        if not self.speaking:
-            return self._outside(voiced)
-        self.length += 1
-        limit = frames(self.config.max_utterance_ms)
+    def _forget_onset(self) -> None:
+        self._run = self._voiced = self._silence = 0
+        self._onset_at: int | None = None
+
+    @property
+    def speaking(self) -> bool:
+        """Whether an utterance is open."""
+        return self._open
+
+    @property
+    def sure(self) -> int:
+        """See the class; without an open utterance, where the last one ended."""
+        if not self._open:
+            return self._last_end
+        return self._heard() if self._cut_at is None else min(self._heard(), self._cut_at)
+
+    def _heard(self) -> int:
+        """The end of the speech so far, with its hangover."""
+        return self._now - max(0, self._silence - self._hangover)
+
+    @staticmethod
+    def reach(config: EndpointConfig) -> int:
+        """How many samples before now a mark or `sure` can lie."""
+        onset = 2 * samples(config.onset_ms + config.min_speech_ms) + ONSET_GAP + samples(config.pre_roll_ms)
+        return max(onset, samples(config.min_silence_ms), CUT_WINDOW) + 3 * FRAME
+
+    def step(self, voiced: bool, power: float) -> list[Mark]:
+        """Judge the next frame, of which `power` is the mean square."""
+        self._now += FRAME
+        return self._inside(voiced, power) if self._open else self._outside(voiced)
+
+    def _outside(self, voiced: bool) -> list[Mark]:
         if voiced:
-            self.silent = 0
-            if self.length >= limit:
-                self.reset(reopen=True)
-                return Step.CUT
-            return Step.PASS
-        self.silent += 1
-        if self.silent >= self._needed_silence(limit):
-            self.reset()
-            return Step.CLOSE
-        return Step.PASS if self.silent <= frames(self.config.hangover_ms) else Step.HOLD
+            self._run += FRAME
+            self._voiced += FRAME
+            self._silence = 0
+            if self._run >= self._onset and self._onset_at is None:
+                self._onset_at = self._now - self._run
+        else:
+            self._run = 0
+            self._silence += FRAME
+            if self._onset_at is None or self._silence > ONSET_GAP:
+                self._forget_onset()
+        if self._onset_at is None or self._voiced < self._min_speech:
+            return []
+        earliest = self._now - 2 * (self._onset + self._min_speech) - self._pre_roll - ONSET_GAP
+        return [self._begin(max(self._last_end, self._onset_at - self._pre_roll, earliest))]
 
-    def _outside(self, voiced: bool) -> Step:
-        self.voiced = self.voiced + 1 if voiced else 0
-        if self.voiced < frames(self.config.onset_ms) and not (voiced and self.reopen):
-            self.reopen = self.reopen and voiced
-            return Step.WAIT
-        self.speaking = True
-        self.length = 0 if self.reopen else self.voiced
-        self.reopen = False
-        self.silent = 0
-        return Step.OPEN
+    def _begin(self, at: int) -> Begin:
+        self._open = True
+        self._begun = at
+        self._paused = False
+        self._cut_at: int | None = None
+        self._least = float("inf")
+        self._powers: deque[float] = deque(maxlen=3)
+        return Begin(at)
 
-    def _needed_silence(self, limit: int) -> int:
-        full = frames(self.config.min_silence_ms)
-        last_quarter = limit // 4
-        left = limit - self.length
-        if left >= last_quarter:
-            return full
-        return max(3, full * left // max(1, last_quarter))
+    def _inside(self, voiced: bool, power: float) -> list[Mark]:
+        self._silence = 0 if voiced else self._silence + FRAME
+        if voiced:
+            self._paused = False
+        elif self._silence >= self._min_silence:
+            return [self._end(self._heard())]
+        length = self._now - self._begun
+        if length >= self._cut_from:
+            self._look_for_gap(power)
+            if length >= self._max_utterance:
+                return self._cut()
+        if not self._paused and self._silence >= self._pause:
+            self._paused = True
+            return [Pause(self._now)]
+        return []
 
-    def reset(self, *, reopen: bool = False) -> None:
-        """As at the start of a stream; with `reopen` the next voiced frame opens an utterance at once."""
-        self.speaking = False
-        self.voiced = self.silent = self.length = 0
-        self.reopen = reopen
+    def _look_for_gap(self, power: float) -> None:
+        """Note the middle of the quietest three frames: a single one may be the closure of a stop."""
+        if self._cut_at is None:
+            self._cut_at = self._now - FRAME
+        self._powers.append(power)
+        if sum(self._powers) <= self._least and len(self._powers) == self._powers.maxlen:
+            self._least = sum(self._powers)
+            self._cut_at = self._now - FRAME - FRAME // 2
+
+    def _cut(self) -> list[Mark]:
+        """End the utterance at the gap; what came after it begins the next one, which may be silent by now."""
+        silence = self._silence
+        at = self._now if self._cut_at is None else self._cut_at
+        marks: list[Mark] = [self._end(at)]
+        if silence < self._now - at:
+            marks.append(self._begin(at))
+            self._silence = silence
+        return marks
+
+    def _end(self, at: int) -> End:
+        self._open = False
+        self._last_end = at
+        self._forget_onset()
+        return End(at)
+
+    def flush(self) -> list[Mark]:
+        """End the open utterance here, and forget an onset."""
+        marks: list[Mark] = [self._end(self._heard())] if self._open else []
+        self._forget_onset()
+        self._last_end = self._now
+        return marks

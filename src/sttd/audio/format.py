@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from sttd._pcm import Converter, FilterBank
+from sttd._pcm import Converter
+from sttd._resampler import FilterBank
 
 RATE = 16000
 SAMPLE_BYTES = 2
+FRAME = 320
+"""Samples that the voice gate judges at a time: 20 ms."""
 
 
 @lru_cache(maxsize=16)
@@ -16,9 +19,14 @@ def filter_bank(sample_rate: int) -> FilterBank:
     return FilterBank(sample_rate, RATE)
 
 
-def converter(sample_rate: int, encoding: str, channels: int) -> Converter:
-    """A new stream's converter."""
-    return Converter(encoding, channels, filter_bank(sample_rate))
+def converter(sample_rate: int, encoding: str, channels: int, channel: int = 0) -> Converter:
+    """A new stream's converter. `channel` counts from 1; 0 takes the mean of all."""
+    return Converter(encoding, channels, filter_bank(sample_rate), channel - 1 if channel else None)
+
+
+def samples(milliseconds: int) -> int:
+    """How many samples of the recognizers' format a time has."""
+    return RATE * milliseconds // 1000
 
 
 def seconds(pcm: bytes | bytearray) -> float:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sttd._pcm import RingBuffer
-from sttd.audio.endpointer import Endpointer, Step
-from sttd.audio.format import RATE, SAMPLE_BYTES, bytes_per_second, converter
-from sttd.audio.vad import FRAME_BYTES, frames, voice_gate
+from sttd._vad import VoiceGate
+from sttd.audio.doctor import SignalDoctor
+from sttd.audio.endpointer import Begin, End, Endpointer, Mark, Pause
+from sttd.audio.format import FRAME, RATE, SAMPLE_BYTES, bytes_per_second, converter, filter_bank, samples
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from sttd.config import SessionOptions
 
 
-PIECE_BYTES = 5 * FRAME_BYTES
+PIECE = samples(100)
+SLICES = 4
+"""Parts of a second in which audio goes through the ring buffer."""
+
 LONGEST_LIVE_S = 1.5
 """No live client gathers audio for so long before it sends it."""
 
@@ -37,11 +42,16 @@ class Speech:
 
 
 @dataclass(frozen=True, slots=True)
+class SpeechPause:
+    """All audio so far has been passed on and may be the whole utterance: a recognizer may want to start on it."""
+
+
+@dataclass(frozen=True, slots=True)
 class UtteranceEnd:
     """The open utterance is complete."""
 
 
-Segment = UtteranceStart | Speech | UtteranceEnd
+Segment = UtteranceStart | Speech | SpeechPause | UtteranceEnd
 
 
 class Pipeline:
@@ -54,16 +64,16 @@ class Pipeline:
     def __init__(self, options: SessionOptions, *, bounded: bool = True, at: int = 0) -> None:
         self._options = options
         self._bounded = bounded
-        self._converter = converter(options.sample_rate, options.encoding, options.channels)
-        self._gate = voice_gate(options.threshold_db)
-        self._endpointer = Endpointer(options)
-        self._partial_frame = b""
+        self._converter = converter(options.sample_rate, options.encoding, options.channels, options.channel)
+        self.doctor = SignalDoctor(options, self._converter)
+        self._began = at
         self.samples = at  # since the stream began: in whole frames judged, or with the gate off passed on
-        self._pending = bytearray()
         self._open_samples = 0
-        self._unsent = 0  # frames since the last one that went into an utterance
-        kept_ms = options.pre_roll_ms + options.onset_ms + options.min_silence_ms
-        self._recent = RingBuffer((frames(kept_ms) + 2) * FRAME_BYTES // SAMPLE_BYTES)
+        if options.gate:
+            self._gate = VoiceGate(options.threshold)
+            self._endpointer = Endpointer(options, at)
+            self._sent = at
+            self._ring = RingBuffer(Endpointer.reach(options) + PIECE + RATE // SLICES + FRAME)
 
     @property
     def speaking(self) -> bool:
@@ -77,51 +87,65 @@ class Pipeline:
 
     def feed(self, data: bytes | memoryview) -> list[Segment]:
         """Take the client's bytes, cut anywhere."""
-        pcm = self._converter.feed(data)
-        return self._segments(pcm) if pcm else []
+        if not self._options.gate:
+            return list(self._ungated(self._converter.feed(data)))
+        segments: list[Segment] = []
+        size = self.bytes_per_second // SLICES
+        view = memoryview(data)
+        for start in range(0, len(view), size):
+            self._converter.feed_into(view[start : start + size], self._ring)
+            segments += self._judge()
+        return segments
 
     def flush(self) -> list[Segment]:
         """Take the resampler's tail and end the open utterance; the stream may go on."""
         tail = self._converter.flush()
-        if self._options.gate and self._partial_frame:
-            rest = len(self._partial_frame + tail) % FRAME_BYTES
-            tail += bytes((FRAME_BYTES - rest) % FRAME_BYTES)
-        segments = self._segments(tail) if tail else []
-        if self.speaking:
-            segments += [*self._rest(), UtteranceEnd()]
-        self._endpointer.reset()
-        self._open_samples = 0
-        self._unsent = 0
-        self._recent.clear()
-        return segments
+        if not self._options.gate:
+            segments = list(self._ungated(tail))
+            if self._open_samples:
+                segments.append(UtteranceEnd())
+            self._open_samples = 0
+            return segments
+        self._ring.append(tail)
+        rest = (self._ring.end + self._began - self.samples) % FRAME
+        if rest:
+            self._ring.append(bytes((FRAME - rest) * SAMPLE_BYTES))
+        segments = list(self._judge())
+        return [*segments, *self._act(self._endpointer.flush())]
 
-    def _segments(self, pcm: bytes) -> list[Segment]:
-        return list(self._in_pieces(self._gated(pcm)) if self._options.gate else self._ungated(pcm))
+    def _judge(self) -> Iterator[Segment]:
+        """Every whole frame in the ring buffer that has not been judged."""
+        while (at := self.samples - self._began) + FRAME <= self._ring.end:
+            voiced = self._gate.is_speech(self._ring.view(at, at + FRAME))
+            self.samples += FRAME
+            yield from self._act(self._endpointer.step(voiced, self._gate.power))
+            ready = self._endpointer.sure - self._sent
+            if ready >= PIECE and self._endpointer.speaking:
+                yield from self._speech(self._sent + ready // PIECE * PIECE)
 
-    def _in_pieces(self, segments: Iterator[Segment]) -> Iterator[Segment]:
-        """The same segments with the audio in pieces of a fixed length, counted from the utterance's start.
+    def _act(self, marks: Sequence[Mark]) -> Iterator[Segment]:
+        for mark in marks:
+            match mark:
+                case Begin(at):
+                    self._sent = at
+                    yield UtteranceStart(at)
+                case Pause():
+                    yield from self._speech(self._endpointer.sure)
+                    yield SpeechPause()
+                case End(at):
+                    yield from self._speech(at)
+                    yield UtteranceEnd()
 
-        What a streaming recognizer finds depends a little on the pieces that it is given; so they must not depend on
-        how the client cut its stream.
-        """
-        for segment in segments:
-            if isinstance(segment, Speech):
-                self._pending += segment.pcm
-                while len(self._pending) >= PIECE_BYTES:
-                    yield Speech(bytes(self._pending[:PIECE_BYTES]))
-                    del self._pending[:PIECE_BYTES]
-            else:
-                if isinstance(segment, UtteranceEnd):
-                    yield from self._rest()
-                yield segment
-
-    def _rest(self) -> Iterator[Segment]:
-        if self._pending:
-            yield Speech(bytes(self._pending))
-            self._pending.clear()
+    def _speech(self, upto: int) -> Iterator[Speech]:
+        """The open utterance's audio up to a sample, in pieces that do not depend on how the client cut its stream:
+        what a streaming recognizer finds depends a little on the pieces that it is given."""
+        while self._sent < upto:
+            end = min(upto, self._sent + PIECE)
+            yield Speech(self._ring.read(self._sent - self._began, end - self._began))
+            self._sent = end
 
     def _ungated(self, pcm: bytes) -> Iterator[Segment]:
-        limit = self._options.max_utterance_ms * RATE // 1000
+        limit = samples(self._options.max_utterance_ms)
         while pcm:
             piece = pcm[: (limit - self._open_samples) * SAMPLE_BYTES] if self._bounded else pcm
             pcm = pcm[len(piece) :]
@@ -134,29 +158,11 @@ class Pipeline:
                 yield UtteranceEnd()
                 self._open_samples = 0
 
-    def _gated(self, pcm: bytes) -> Iterator[Segment]:
-        data = self._partial_frame + pcm
-        whole = len(data) - len(data) % FRAME_BYTES
-        self._partial_frame = data[whole:]
-        for start in range(0, whole, FRAME_BYTES):
-            frame = data[start : start + FRAME_BYTES]
-            self._recent.append(frame)
-            self.samples += FRAME_BYTES // SAMPLE_BYTES
-            self._unsent += 1
-            yield from self._act(self._endpointer.step(self._gate.is_speech(frame)))
 
-    def _act(self, step: Step) -> Iterator[Segment]:
-        if step is Step.OPEN:
-            wanted = frames(self._options.pre_roll_ms) + frames(self._options.onset_ms)
-            audio = self._recent.last(min(wanted, self._unsent) * FRAME_BYTES // SAMPLE_BYTES)
-            yield UtteranceStart(self.samples - len(audio) // SAMPLE_BYTES)
-            yield Speech(audio)
-            self._unsent = 0
-        elif step in (Step.PASS, Step.CUT):
-            yield Speech(self._recent.last(self._unsent * FRAME_BYTES // SAMPLE_BYTES))
-            self._unsent = 0
-        if step in (Step.CLOSE, Step.CUT):
-            yield UtteranceEnd()
+def prepare(options: SessionOptions) -> None:
+    """Do beforehand what would hold up a stream when first needed: design filters, import NumPy."""
+    filter_bank(options.sample_rate)
+    importlib.import_module("sttd.audio.misread")
 
 
 def arrival_pause(config: SessionOptions, duration: float, gap: float) -> float:

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, ClassVar
 
-from sttd.events import Event, Failed, Final, Partial, Ready
+from sttd.events import Event, Failed, Final, Partial, Ready, Warned
 from sttd.protocols.base import Protocol
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class JsonEvents(Protocol):
-    """Exactly the documented events and fields, unless the client asked for more (`words`)."""
+    """Exactly the documented events and fields, unless the client asked for more (`words`, `warnings`)."""
 
     name: ClassVar[str] = "json"
     path: ClassVar[str] = "/ws/stt"
@@ -38,6 +38,8 @@ class JsonEvents(Protocol):
                 return _dump(message)
             case Failed(message=reason):
                 return _dump({"type": "error", "message": reason})
+            case Warned(message=finding) if options.warnings:
+                return _dump({"type": "warning", "message": finding})
         return None
 
 

@@ -132,6 +132,10 @@ class Recognizer(ABC):
     async def accept(self, pieces: Sequence[bytes]) -> None:
         """Audio of the utterance, in the pieces in which it came."""
 
+    async def pause(self) -> None:
+        """The utterance may be over, and what was accepted be all of it. If not, more is accepted."""
+        return
+
     @abstractmethod
     async def finish(self) -> None:
         """The utterance is over: emit its final if there is text."""

@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m bench --help`, and README.md beside this file."""

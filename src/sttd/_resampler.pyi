@@ -1,0 +1,19 @@
+from typing import Self
+
+from typing_extensions import disjoint_base
+
+@disjoint_base
+class FilterBank:
+    def __new__(cls, rate_in: int, rate_out: int) -> Self: ...
+    @property
+    def up(self) -> int: ...
+    @property
+    def down(self) -> int: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def delay(self) -> float: ...
+
+@disjoint_base
+class Resampler:
+    def __new__(cls, bank: FilterBank) -> Self: ...

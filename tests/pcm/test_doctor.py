@@ -1,0 +1,93 @@
+"""The signal doctor: real recordings misread in the usual ways, and none misjudged that is right."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from sttd.audio.doctor import CONTAINERS
+from sttd.audio.pipeline import Pipeline
+from sttd.config import SessionOptions
+from tests.support import Clip, at_16k_mono, shared_clips
+
+
+def findings(data: bytes, **options: object) -> list[str]:
+    """Everything that is said about a stream in messages of a quarter of a second."""
+    pipeline = Pipeline(dataclasses.replace(SessionOptions(), **options))  # type: ignore[arg-type]
+    said: list[str] = []
+    for start in range(0, len(data), 8000):
+        said += pipeline.doctor.look(data[start : start + 8000])
+        pipeline.feed(data[start : start + 8000])
+    pipeline.flush()
+    return said + pipeline.doctor.report()
+
+
+def samples(clip: Clip) -> np.ndarray:
+    return np.frombuffer(at_16k_mono(clip), np.int16)
+
+
+def test_floats_announced_as_integers(two_cities: Clip) -> None:
+    data = (samples(two_cities)[: 16000 * 10] / 32768).astype("<f4").tobytes()
+    assert any("pcm_f32le" in finding for finding in findings(data))
+    assert findings(data, encoding="pcm_f32le") == []
+
+
+def test_swapped_bytes(two_cities: Clip) -> None:
+    data = samples(two_cities)[: 16000 * 10].astype(">i2").tobytes()
+    assert any("swapped" in finding for finding in findings(data))
+
+
+def test_48_khz_announced_as_16(two_cities: Clip) -> None:
+    assert two_cities.rate == 48000
+    assert any("48 kHz" in finding for finding in findings(two_cities.pcm[: 96000 * 12]))
+    assert findings(two_cities.pcm[: 96000 * 12], sample_rate=48000) == []
+
+
+def test_a_wav_file_with_its_header(two_cities: Clip) -> None:
+    assert any("WAV" in finding for finding in findings(two_cities.path.read_bytes(), sample_rate=48000))
+
+
+@pytest.mark.parametrize("start", CONTAINERS)
+def test_other_containers(start: bytes) -> None:
+    assert len(findings(start + bytes(1000))) == 1
+
+
+def test_each_finding_is_given_once(two_cities: Clip) -> None:
+    data = samples(two_cities).astype(">i2").tobytes()
+    said = findings(data)
+    assert len(said) == len(set(said))
+
+
+def test_clipping_and_offset_are_found_in_the_levels(two_cities: Clip) -> None:
+    loud = np.clip(samples(two_cities).astype(int) * 40, -32768, 32767).astype(np.int16)
+    assert any("full scale: the recording level" in finding for finding in findings(loud.tobytes()))
+    shifted = (samples(two_cities) // 2 + 2000).astype(np.int16)
+    assert any("off centre by +6" in finding for finding in findings(shifted.tobytes()))
+
+
+def test_levels_count_what_was_converted() -> None:
+    pcm = np.concatenate([np.full(1000, 16384), np.zeros(3000), np.full(50, -32768), np.full(950, 32767)])
+    pipeline = Pipeline(SessionOptions(gate=False))
+    pipeline.feed(pcm.astype(np.int16).tobytes())
+    converter = pipeline.doctor._converter
+    count, mean, power, full, zeros, gap = converter.levels()
+    assert (count, full, zeros, gap) == (5000, 0.2, 0.6, 3000)
+    assert mean == pytest.approx((pcm / 32768).mean())
+    assert power == pytest.approx(((pcm / 32768) ** 2).mean())
+    assert pipeline.doctor.summary == "level_db=-6 offset=0.280 full_scale=0.2000 longest_gap_s=0.2"
+
+
+def test_clean_recordings_have_no_findings(two_cities: Clip, beckett: Clip) -> None:
+    for clip in (two_cities, beckett):
+        assert findings(clip.pcm, sample_rate=clip.rate, channels=clip.samples.shape[1]) == []
+
+
+def test_clean_recordings_of_many_voices_have_no_findings() -> None:
+    clips = [*shared_clips("en/"), *shared_clips("ko/"), *shared_clips("other/")]
+    if not clips:
+        pytest.skip("../shared/speech is missing")
+    assert len(clips) > 80
+    said = {clip.name: findings(at_16k_mono(clip)) for clip in clips}
+    assert {name: found for name, found in said.items() if found} == {}
