@@ -8,7 +8,7 @@ PYTHON_CODE := src tests bench tools setup.py
 NATIVE := $(wildcard src/sttd/_*.pyx)
 BUILD_INPUTS := pyproject.toml setup.py $(NATIVE) $(wildcard src/sttd/_*.pxd src/sttd/_*.h)
 
-.PHONY: serve test lint bench check-native sanitize valgrind cover-native clean
+.PHONY: serve test lint bench check-native sanitize valgrind cover-native arm64 clean
 
 serve: $(VENV)/.installed
 	$(BIN)/sttd models pull
@@ -30,6 +30,10 @@ bench: $(VENV)/.installed-bench
 
 # The compiled modules under checks that a normal build leaves out; each runs all of tests/pcm on a copy in build/.
 check-native: sanitize valgrind cover-native
+
+# The same tests on an emulated Cortex-A72 (a Pi 4).
+arm64: $(VENV)/.installed-test
+	tools/arm64.sh
 
 NATIVE_TESTS = $(CURDIR)/$(BIN)/python $(RUNNER) -m pytest -p no:cacheprovider --timeout=600 tests/pcm
 define rebuilt

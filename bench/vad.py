@@ -21,9 +21,13 @@ from sttd.config import SessionOptions
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from bench.corpus import Mask
     from bench.judged import Judged
+    from bench.scores import Floats
 
 OURS, SILERO = Gate.name, Silero.name
+CASCADE = f"{OURS}, else {SILERO}"
+UNSURE = (0.1, 0.9)  # probabilities between which the cascade asks Silero
 OTHERS = (SILERO, *(f"webrtcvad {mode}" for mode in range(4)))
 POOLS = ("inner", "20-0 dB", "no babble")
 QUIET_NOISE = -45  # dBFS
@@ -76,10 +80,12 @@ def accuracy(detectors: list[Detector], plots: dict[str, str], *, full: bool) ->
     for one in heard.values():
         probability, _ = one.found[OURS]
         one.found[tuned] = probability, probability > best
+        if SILERO in one.found:
+            one.found[CASCADE] = cascade(probability, one.found[SILERO][0])
     rows = [
         row
         for figure, measure in {"AUC": area, "balanced accuracy": balanced_accuracy, "F1": f1}.items()
-        for row in rows_of(figure, [OURS, *([tuned] if measure is not area else []), *OTHERS], measure, heard)
+        for row in rows_of(figure, [OURS, *([tuned] if measure is not area else []), CASCADE, *OTHERS], measure, heard)
     ]
     images = []
     for level in (5, 0):
@@ -89,9 +95,26 @@ def accuracy(detectors: list[Detector], plots: dict[str, str], *, full: bool) ->
     return f"""{table(["figure", "contestant", *heard], rows)}
 
 `{tuned}`: its probability alone, against the threshold that gives the best mean balanced accuracy here; the gate
-itself holds on a little longer.
+itself holds on a little longer. `{CASCADE}`: Silero is asked where that probability lies between {UNSURE[0]} and
+{UNSURE[1]}, which is {asked(heard)} of the frames; it would have to hear all of them to be able to answer.
 
 {chr(10).join(images)}"""
+
+
+def unsure(probability: Floats) -> Mask:
+    return (probability > UNSURE[0]) & (probability < UNSURE[1])
+
+
+def cascade(probability: Floats, silero_says: Floats) -> tuple[Floats, Mask]:
+    low, high = UNSURE
+    scored = np.where(unsure(probability), low + (high - low) * silero_says, probability)
+    return scored, scored > (low + high) / 2
+
+
+def asked(heard: dict[str, Judged]) -> str:
+    """The share of all frames in which our gate is unsure, least and most over the conditions."""
+    shares = [float(unsure(one.found[OURS][0]).mean()) for one in heard.values()]
+    return f"{min(shares):.0%} to {max(shares):.0%}"
 
 
 def area(one: Judged, name: str) -> float:

@@ -6,7 +6,7 @@ reordered or products be fused, so every version, and every architecture, comput
 
 cdef extern from *:
     """
-    #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && !defined(STTD_NO_CLONES)
+    #if defined(__x86_64__) && defined(__GLIBC__) && __GNUC__ >= 12 && !defined(__clang__) && !defined(STTD_NO_CLONES)
     #define STTD_CLONED __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
     #else
     #define STTD_CLONED

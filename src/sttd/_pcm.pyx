@@ -1,16 +1,25 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-# cython: cdivision=True, freethreading_compatible=True
+# cython: cdivision=True
 """Compiled kernels of the audio path: sample formats, conversion, a ring buffer.
 
 Everything here works on bytes-like objects and knows nothing of sessions. Inner loops run without the GIL and
 allocate nothing. Samples are counted per channel and called frames where there may be several channels.
 """
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport (
+    PyBUF_FORMAT,
+    PyBUF_ND,
+    PyBUF_SIMPLE,
+    PyBUF_STRIDES,
+    PyBUF_WRITABLE,
+    PyBuffer_FillInfo,
+    PyBuffer_Release,
+    PyObject_GetBuffer,
+)
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
 from libc.math cimport fabs
 from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint32_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memmove
 
 from sttd._clones cimport cloned_void
 from sttd._resampler cimport FilterBank, Resampler
@@ -173,6 +182,8 @@ cdef class RingBuffer:
     cdef int16_t* store
     cdef Py_ssize_t size
     cdef int64_t total, forgotten
+    cdef Py_ssize_t[1] shape
+    cdef Py_ssize_t[1] strides
 
     def __cinit__(self, Py_ssize_t capacity):
         if capacity <= 0:
@@ -221,20 +232,20 @@ cdef class RingBuffer:
             n = self.size
         at = self.total % self.size
         head = min(n, self.size - at)
-        memcpy(self.store + at, source, head * 2)
-        memcpy(self.store + self.size + at, source, head * 2)
-        memcpy(self.store, source + head, (n - head) * 2)
-        memcpy(self.store + self.size, source + head, (n - head) * 2)
+        memmove(self.store + at, source, head * 2)  # the source may be a view of this buffer
+        memmove(self.store + self.size + at, self.store + at, head * 2)
+        memmove(self.store, source + head, (n - head) * 2)
+        memmove(self.store + self.size, self.store, (n - head) * 2)
         self.total += n
 
     def view(self, int64_t start, int64_t stop):
-        """Samples `start` to `stop` as they lie in memory (s16 bytes), no copy: good until as many were appended as
-        the capacity has beyond them. IndexError for what is not kept."""
+        """Samples `start` to `stop` as they lie in memory (a memoryview of s16), no copy: good until as many were
+        appended as the capacity has beyond them. IndexError for what is not kept."""
         cdef Py_ssize_t at = self._place(start, stop)
-        return memoryview(self)[2 * at : 2 * (at + stop - start)]
+        return memoryview(self)[at : at + stop - start]
 
     def read(self, int64_t start, int64_t stop):
-        """The same as `bytes`."""
+        """A copy of them as bytes."""
         cdef Py_ssize_t at = self._place(start, stop)
         return PyBytes_FromStringAndSize(<const char*>(self.store + at), (stop - start) * 2)
 
@@ -248,7 +259,18 @@ cdef class RingBuffer:
         self.forgotten = self.total
 
     def __getbuffer__(self, Py_buffer* buffer, int flags):
+        if flags & PyBUF_WRITABLE:
+            raise BufferError("a ring buffer's samples are read-only")
         PyBuffer_FillInfo(buffer, self, self.store, 4 * self.size, 1, flags)
+        buffer.itemsize = 2
+        if flags & PyBUF_FORMAT:
+            buffer.format = b"h"
+        if flags & PyBUF_ND:
+            self.shape[0] = 2 * self.size
+            buffer.shape = self.shape
+        if (flags & PyBUF_STRIDES) == PyBUF_STRIDES:
+            self.strides[0] = 2
+            buffer.strides = self.strides
 
 
 cdef class Converter:
@@ -257,11 +279,12 @@ cdef class Converter:
     The output does not depend on how the input is cut: sample frames that a message leaves incomplete are carried
     over. `channel` picks one channel (0 is the first); without it all are averaged. `clipped` counts output samples
     that saturated. The first output sample lies at the first input sample; output lags input by at most `delay`
-    seconds, and `flush` gives the rest.
+    seconds, and `flush` gives the rest. RuntimeError where two threads use one converter at the same time.
     """
 
     cdef Encoding encoding
     cdef int width, channels, channel, carried
+    cdef bint busy
     cdef Resampler resampler
     cdef Py_ssize_t clips
     cdef Levels counted
@@ -283,6 +306,7 @@ cdef class Converter:
 
     @property
     def delay(self):
+        """How far output lags input at most, in seconds."""
         return self.resampler.bank.delay
 
     @property
@@ -301,43 +325,67 @@ cdef class Converter:
     def feed(self, data):
         """Convert `data` (any bytes-like object); returns s16 little-endian bytes, perhaps empty."""
         cdef Py_buffer buffer
+        cdef Py_ssize_t made
         cdef bytes out
         cdef int16_t* target
-        PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
+        self._occupy()
         try:
-            out = PyBytes_FromStringAndSize(NULL, 2 * self.resampler.due((self.carried + buffer.len) // self._frame()))
-            target = <int16_t*>PyBytes_AsString(out)
-            with nogil:
-                self._run(<const uint8_t*>buffer.buf, buffer.len, target, None)
+            PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
+            try:
+                made = self.resampler.due((self.carried + buffer.len) // self._frame())
+                out = PyBytes_FromStringAndSize(NULL, 2 * made)
+                target = <int16_t*>PyBytes_AsString(out)
+                with nogil:
+                    self._run(<const uint8_t*>buffer.buf, buffer.len, target, None)
+            finally:
+                PyBuffer_Release(&buffer)
         finally:
-            PyBuffer_Release(&buffer)
+            self.busy = False
         return out
 
     def feed_into(self, data, RingBuffer ring not None):
         """The same, appended to `ring` without an object between; returns how many samples that were."""
         cdef Py_buffer buffer
         cdef Py_ssize_t made
-        PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
+        self._occupy()
         try:
-            with nogil:
-                made = self._run(<const uint8_t*>buffer.buf, buffer.len, NULL, ring)
+            PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
+            try:
+                with nogil:
+                    made = self._run(<const uint8_t*>buffer.buf, buffer.len, NULL, ring)
+            finally:
+                PyBuffer_Release(&buffer)
         finally:
-            PyBuffer_Release(&buffer)
+            self.busy = False
         return made
 
     def flush(self):
-        """The tail that the filters still hold; after it the converter is as new (an incomplete frame is dropped)."""
-        cdef Py_ssize_t wanted = self.resampler.rest(), made = 0, n
-        cdef bytes out = PyBytes_FromStringAndSize(NULL, 2 * wanted)
-        cdef int16_t* target = <int16_t*>PyBytes_AsString(out)
-        with nogil:
-            while made < wanted:
-                n = min(self.resampler.drain(), wanted - made)
-                _narrow(self.resampler.output, n, target + made, &self.clips)
-                made += n
-        self.resampler.rewind()
-        self.carried = 0
+        """The tail that the filters still hold; what follows is filtered as a new stream. Bytes of an incomplete frame
+        stay, for the rest of it may come."""
+        cdef Py_ssize_t made = 0, wanted, n
+        cdef bytes out
+        cdef int16_t* target
+        self._occupy()
+        try:
+            wanted = self.resampler.rest()
+            out = PyBytes_FromStringAndSize(NULL, 2 * wanted)
+            target = <int16_t*>PyBytes_AsString(out)
+            with nogil:
+                while made < wanted:
+                    n = min(self.resampler.drain(), wanted - made)
+                    _narrow(self.resampler.output, n, target + made, &self.clips)
+                    _measure(target + made, n, &self.counted)
+                    made += n
+            self.resampler.rewind()
+        finally:
+            self.busy = False
         return out
+
+    cdef int _occupy(self) except -1:
+        if self.busy:
+            raise RuntimeError("another thread is using this converter")
+        self.busy = True
+        return 0
 
     cdef inline Py_ssize_t _frame(self) noexcept nogil:
         return self.width * self.channels

@@ -33,7 +33,9 @@ cdef class FilterBank:
     cdef readonly Py_ssize_t up, down
     cdef readonly double delay
 
-    cdef int _add(self, double rate, Py_ssize_t up, Py_ssize_t down, double cutoff, double slope) except -1
+    cdef int _add(
+        self, double rate, Py_ssize_t up, Py_ssize_t down, double cutoff, double slope, double attenuation
+    ) except -1
 
 
 cdef class Resampler:

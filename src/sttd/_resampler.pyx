@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-# cython: cdivision=True, freethreading_compatible=True
+# cython: cdivision=True
 """Rate conversion of a stream of float samples, in stages of FIR filters. The loops run without the GIL.
 
 Sums are written so that outputs or fixed partial sums lie side by side: compilers can use vectors of any width without
@@ -14,7 +14,9 @@ from sttd._clones cimport cloned_void, own_floats
 
 DEF BLOCK = 1024  # input samples at a time: the working set stays in the first-level cache
 DEF LANES = 16  # partial sums of one output
-DEF ATTENUATION = 98.0  # of the stop band, in dB
+DEF ATTENUATION = 98.0  # of the last stage's stop band, in dB
+DEF HALVING = 106.0  # of the stages before, whose remains add up
+DEF HIGHEST_RATE = 10_000_000
 DEF LONGEST_TABLE = 4_000_000  # taps: 16 MB
 DEF MAX_STAGES = 12
 DEF MAX_COLUMNS = 8
@@ -37,8 +39,8 @@ cdef class FilterBank:
     """
 
     def __cinit__(self, Py_ssize_t rate_in, Py_ssize_t rate_out):
-        if rate_in <= 0 or rate_out <= 0:
-            raise ValueError("rates are positive")
+        if not (0 < rate_in <= HIGHEST_RATE and 0 < rate_out <= HIGHEST_RATE):
+            raise ValueError(f"rates are positive, and at most {HIGHEST_RATE} Hz")
         cdef Py_ssize_t divisor = _gcd(rate_in, rate_out)
         self.up = rate_out // divisor
         self.down = rate_in // divisor
@@ -49,7 +51,7 @@ cdef class FilterBank:
         cdef Py_ssize_t up = self.up, down = self.down
         while rate >= 2.5 * rate_out and self.count < MAX_STAGES - 1:
             # What folds at the new rate may fall only where the next stage stops it.
-            self._add(rate, 1, 2, rate / 4, rate / 2 - 2 * stop)
+            self._add(rate, 1, 2, rate / 4, rate / 2 - 2 * stop, HALVING)
             rate /= 2
             if down % 2 == 0:
                 down //= 2
@@ -58,7 +60,7 @@ cdef class FilterBank:
         stop = 0.525 * min(rate, rate_out)
         # The window's own ripple is far below the 0.01 dB that a pass band may have: its edge may lie inside the slope.
         slope = (stop - 0.45 * min(rate, rate_out)) / 0.955
-        self._add(rate, up, down, stop - slope / 2, slope)
+        self._add(rate, up, down, stop - slope / 2, slope, ATTENUATION)
 
     def __dealloc__(self):
         cdef int i
@@ -67,14 +69,16 @@ cdef class FilterBank:
             free(self.stages[i].places)
             free(self.stages[i].spread)
 
-    cdef int _add(self, double rate, Py_ssize_t up, Py_ssize_t down, double cutoff, double slope) except -1:
+    cdef int _add(
+        self, double rate, Py_ssize_t up, Py_ssize_t down, double cutoff, double slope, double attenuation
+    ) except -1:
         """Append a stage for input at `rate`, with half the amplitude at `cutoff` and a transition `slope` Hz wide."""
         cdef Stage* stage = &self.stages[self.count]
         cdef bint columns = up <= MAX_COLUMNS and down <= MAX_COLUMNS
-        cdef Py_ssize_t half = <Py_ssize_t>((ATTENUATION - 7.95) / (14.36 * slope / rate) / 2) + 1
+        cdef Py_ssize_t half = <Py_ssize_t>((attenuation - 7.95) / (14.36 * slope / rate) / 2) + 1
         cdef Py_ssize_t multiple = 2 if columns else LANES
         cdef Py_ssize_t length = (2 * half + multiple - 1) // multiple * multiple
-        if up * length > LONGEST_TABLE:
+        if up * length > LONGEST_TABLE or self.block // down > LONGEST_TABLE // up:
             raise ValueError(f"no filter for {rate:g} Hz times {up} / {down}: the ratio is too fine")
         stage.up, stage.down, stage.length, stage.columns = up, down, length, columns
         stage.centre = length // 2 - 1
@@ -90,7 +94,7 @@ cdef class FilterBank:
         if stage.taps == NULL or stage.places == NULL or stage.spread == NULL:
             raise MemoryError
         with nogil:
-            _design(stage, cutoff / rate)
+            _design(stage, cutoff / rate, 0.1102 * (attenuation - 8.7))
             if columns:
                 _spread(stage)
         self.delay += (stage.span - stage.centre) / rate
@@ -108,8 +112,9 @@ cdef double _bessel_i0(double x) noexcept nogil:
     return total
 
 
-cdef void _design(Stage* stage, double cutoff) noexcept nogil:
-    """Fill the rows of a stage; `cutoff` is in cycles per input sample. Each row sums to one: DC passes exactly."""
+cdef void _design(Stage* stage, double cutoff, double beta) noexcept nogil:
+    """Fill the rows of a stage; `cutoff` is in cycles per input sample, `beta` the window's. Each row sums to one, so
+    that DC passes exactly."""
     cdef double total
     cdef Py_ssize_t phase, j
     cdef float* row
@@ -117,13 +122,12 @@ cdef void _design(Stage* stage, double cutoff) noexcept nogil:
         row = stage.taps + phase * stage.length
         total = 0.0
         for j in range(stage.length):
-            total += _tap(stage, phase, j, cutoff)
+            total += _tap(stage, phase, j, cutoff, beta)
         for j in range(stage.length):
-            row[j] = <float>(_tap(stage, phase, j, cutoff) / total)
+            row[j] = <float>(_tap(stage, phase, j, cutoff, beta) / total)
 
 
-cdef double _tap(Stage* stage, Py_ssize_t phase, Py_ssize_t j, double cutoff) noexcept nogil:
-    cdef double beta = 0.1102 * (ATTENUATION - 8.7)
+cdef double _tap(Stage* stage, Py_ssize_t phase, Py_ssize_t j, double cutoff, double beta) noexcept nogil:
     cdef Py_ssize_t offset = phase * stage.down % stage.up if stage.columns else phase
     cdef double t = j - stage.centre - <double>offset / stage.up
     cdef double x = t / (stage.length / 2.0)

@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-# cython: cdivision=True, freethreading_compatible=True
+# cython: cdivision=True
 """The compiled voice gate: log-band features of each frame and a small recurrent network that judges them.
 
-No floating-point function of the C library is called for a frame, and no sum is reordered: every machine gets the same
-bits. The network's weights, in _vad_weights.h, are made by tools/gate/train.py.
+No floating-point function of the C library is called for a frame (only for the tables, once), and no sum is reordered,
+so that machines get the same bits. The network's weights, in _vad_weights.h, are made by tools/gate/train.py.
 """
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -295,8 +295,8 @@ cdef class VoiceGate:
     """Says of each frame of 20 ms (320 samples, s16 at 16 kHz) whether it is speech.
 
     The features are the levels of 28 bands of the last 32 ms, each also relative to an adaptive noise floor, and
-    how periodic the signal is at the pitches of voices. `threshold` is the probability that counts as speech; a little
-    less keeps it so. Frames that are quieter than any speech cost next to nothing.
+    how periodic the signal is at the pitches of voices. `threshold` is the probability that counts as speech; half of
+    it keeps it so. Frames that are quieter than any speech cost next to nothing.
     """
 
     cdef readonly float probability
@@ -310,7 +310,7 @@ cdef class VoiceGate:
     cdef float[HIDDEN] first
     cdef float[HIDDEN] second
 
-    def __cinit__(self, double threshold=0.5):
+    def __cinit__(self, double threshold=0.8):
         if not 0 < threshold < 1:
             raise ValueError(f"threshold is a probability between 0 and 1, not {threshold}")
         self.threshold = threshold
@@ -343,7 +343,7 @@ cdef class VoiceGate:
             if buffer.len != 2 * FRAME:
                 raise ValueError(f"a frame has {FRAME} 16-bit samples ({2 * FRAME} bytes), not {buffer.len} bytes")
             with nogil:
-                self._judge(<const int16_t*>buffer.buf)
+                self._judge(buffer.buf)
         finally:
             PyBuffer_Release(&buffer)
         return self.open
@@ -356,13 +356,13 @@ cdef class VoiceGate:
             if buffer.len != 2 * FRAME:
                 raise ValueError(f"a frame has {FRAME} 16-bit samples ({2 * FRAME} bytes), not {buffer.len} bytes")
             with nogil:
-                self._take(<const int16_t*>buffer.buf)
+                self._take(buffer.buf)
                 self._describe()
         finally:
             PyBuffer_Release(&buffer)
         return PyBytes_FromStringAndSize(<const char*>self.inputs, sizeof(self.inputs))
 
-    cdef void _judge(self, const int16_t* frame) noexcept nogil:
+    cdef void _judge(self, const void* frame) noexcept nogil:
         self._take(frame)
         self.quiet = self.quiet + 1 if self.energy < QUIETEST else 0
         if self.quiet > SETTLING:
@@ -370,9 +370,9 @@ cdef class VoiceGate:
         else:
             self._describe()
             self._think()
-        self.open = self.probability > (self.threshold * 0.7 if self.open else self.threshold)
+        self.open = self.probability > (self.threshold * 0.5 if self.open else self.threshold)
 
-    cdef void _take(self, const int16_t* frame) noexcept nogil:
+    cdef void _take(self, const void* frame) noexcept nogil:
         memmove(self.window, self.window + FRAME, (WINDOW - FRAME) * sizeof(float))
         _widen_and_square(frame, self.window + WINDOW - FRAME, &self.energy)
 
@@ -431,9 +431,11 @@ cdef class VoiceGate:
         self.probability = _sigmoid(total)
 
 
-cdef cloned_void _widen_and_square(const int16_t* x, float* out, int64_t* energy) noexcept nogil:
+cdef cloned_void _widen_and_square(const void* frame, float* out, int64_t* energy) noexcept nogil:
+    cdef int16_t[FRAME] x  # the frame may lie at an odd address
     cdef int64_t total = 0
     cdef int i
+    memcpy(x, frame, sizeof(x))
     for i in range(FRAME):
         total += <int32_t>x[i] * <int32_t>x[i]
         out[i] = x[i]

@@ -57,7 +57,9 @@ class EndpointConfig:
     """When an utterance begins and ends. A client may set these for its own session."""
 
     gate: bool = setting(True, "decode only what sounds like speech; off leaves endpoints to the recognizer")
-    threshold: float = setting(0.5, "probability of speech that opens the gate", low=0.01, high=0.99)
+    threshold: float = setting(
+        0.8, "probability of speech that opens the gate; half of it keeps it open", low=0.01, high=0.99
+    )
     onset_ms: int = setting(60, "speech without a break that an utterance must begin with", low=20, high=1000)
     min_speech_ms: int = setting(100, "speech that an utterance must have in all to be begun", low=20, high=2000)
     pre_roll_ms: int = setting(200, "audio before the onset that goes along", low=0, high=2000)

@@ -96,6 +96,7 @@ class Session:
         self._progress = 0.0
         self._close = (NORMAL, "")
         self._complained = False
+        self._warned: set[str] = set()
         self._ready = trio.Event()
         self._received_s = 0.0
         self._finals = 0
@@ -257,8 +258,8 @@ class Session:
                 case Audio():
                     if reply_due:
                         await self._put_mark(MessageDone())
-                    self._warn(pipeline.doctor.look(command.data))
                     await self._feed_audio(pipeline, command.data)
+                    await self._see_doctor(pipeline, command.data)
                     reply_due = pipeline.speaking
                     if not reply_due:
                         await self._put_mark(MessageDone())
@@ -290,12 +291,16 @@ class Session:
     async def _flush(self, pipeline: Pipeline) -> None:
         await self._put_work(pipeline.flush())
         await self._put_mark(MessageDone())
-        self._warn(pipeline.doctor.report())
 
-    def _warn(self, findings: Sequence[str]) -> None:
+    async def _see_doctor(self, pipeline: Pipeline, data: bytes) -> None:
+        findings = pipeline.doctor.look(data)
+        if pipeline.doctor.due:
+            findings += await trio.to_thread.run_sync(pipeline.doctor.examine)
         for finding in findings:
-            logger.warning("audio of peer=%s: %s", self._websocket.peer, finding)
-            self._outbox.put(Warned(finding))
+            if finding not in self._warned:
+                logger.warning("audio of peer=%s: %s", self._websocket.peer, finding)
+                self._outbox.put(Warned(finding))
+            self._warned.add(finding)
 
     async def _put_mark(self, mark: MessageDone | _Reopen | _End) -> None:
         await self._work.put(mark, REOPEN_WEIGHT if isinstance(mark, _Reopen) else LEAST_WEIGHT)

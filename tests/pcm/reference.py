@@ -9,26 +9,28 @@ from pathlib import Path
 
 import numpy as np
 
-ATTENUATION = 98.0
+ATTENUATION, HALVING = 98.0, 106.0
 
 
-def stages(rate_in: int, rate_out: int) -> list[tuple[float, int, int, float, float]]:
-    """Rate, up, down, cutoff and slope (Hz) of each step: halving while the rate is far above, then the rest."""
+def stages(rate_in: int, rate_out: int) -> list[tuple[float, int, int, float, float, float]]:
+    """Rate, up, down, cutoff and slope (Hz), attenuation (dB) of each step: halving while the rate is far above, then the rest."""
     steps = []
     rate = float(rate_in)
     while rate >= 2.5 * rate_out:
-        steps.append((rate, 1, 2, rate / 4, rate / 2 - 1.05 * rate_out))
+        steps.append((rate, 1, 2, rate / 4, rate / 2 - 1.05 * rate_out, HALVING))
         rate /= 2
     factor = Fraction(rate_out) / Fraction(rate)
     low = min(rate, rate_out)
     slope = 0.075 * low / 0.955
-    return [*steps, (rate, factor.numerator, factor.denominator, 0.525 * low - slope / 2, slope)]
+    return [*steps, (rate, factor.numerator, factor.denominator, 0.525 * low - slope / 2, slope, ATTENUATION)]
 
 
-def filtered(signal: np.ndarray, rate: float, up: int, down: int, cutoff: float, slope: float) -> np.ndarray:
+def filtered(
+    signal: np.ndarray, rate: float, up: int, down: int, cutoff: float, slope: float, attenuation: float
+) -> np.ndarray:
     """One step: each output is the sum over the input of a Kaiser-windowed sinc centred on the output's time."""
     multiple = 2 if up <= 8 and down <= 8 else 16
-    half = int((ATTENUATION - 7.95) / (14.36 * slope / rate) / 2) + 1
+    half = int((attenuation - 7.95) / (14.36 * slope / rate) / 2) + 1
     length = -(-2 * half // multiple) * multiple
     count = -(-len(signal) * up // down)
     padded = np.concatenate([np.zeros(length), signal, np.zeros(length)])
@@ -36,7 +38,7 @@ def filtered(signal: np.ndarray, rate: float, up: int, down: int, cutoff: float,
     for number in range(count):
         first = number * down // up - (length // 2 - 1)
         time = first + np.arange(length) - number * down / up
-        window = np.i0(0.1102 * (ATTENUATION - 8.7) * np.sqrt(np.maximum(0, 1 - (time / (length / 2)) ** 2)))
+        window = np.i0(0.1102 * (attenuation - 8.7) * np.sqrt(np.maximum(0, 1 - (time / (length / 2)) ** 2)))
         window[np.abs(time) >= length / 2] = 0
         taps = window * np.sinc(2 * cutoff / rate * time)
         made[number] = padded[first + length :][:length] @ taps / taps.sum()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 
 import numpy as np
 import pytest
@@ -123,6 +124,77 @@ def test_floats_that_are_no_audio_do_not_poison_the_stream(value: float) -> None
     assert not any(silence[-1000:])
 
 
+def test_flush_keeps_the_bytes_of_an_incomplete_frame() -> None:
+    data = tone(16000, 500).tobytes()
+    stream = converter(16000, "pcm_s16le", 1)
+    assert stream.feed(data[:1001]) + stream.flush() + stream.feed(data[1001:]) == data
+
+
+@pytest.mark.parametrize("rate", SAMPLE_RATES)
+def test_quality_at_full_scale(rate: int) -> None:
+    """From exact input, so that only sttd's own errors count; rounding the output alone leaves 98 dB."""
+    low = min(rate, 16000) / 2
+
+    def level(frequency: float) -> float:
+        time = np.arange(rate // 2) / rate
+        exact = (0.99 * np.sin(2 * np.pi * frequency * time)).astype("<f4")
+        made = convert(exact.tobytes(), rate, "pcm_f32le")[1000:-1000] / 32768
+        return float(10 * np.log10(2 * np.mean(made**2) / 0.99**2 + 1e-15))
+
+    assert abs(level(0.1 * low)) < 0.01
+    assert abs(level(0.9 * low)) < 0.01
+    assert level(0.95 * low) > -3
+    for stopped in np.arange(1.05 * low, rate / 2, max(rate / 80, 100)) if rate > 16000 else ():
+        assert level(float(stopped)) < -90, stopped
+    time = np.arange(rate) / rate
+    made = convert((0.999 * np.sin(2 * np.pi * 997 * time)).astype("<f4").tobytes(), rate, "pcm_f32le")[2000:-2000]
+    basis = np.stack(
+        [
+            np.sin(2 * np.pi * 997 / 16000 * np.arange(len(made))),
+            np.cos(2 * np.pi * 997 / 16000 * np.arange(len(made))),
+            np.ones(len(made)),
+        ],
+        axis=1,
+    )
+    found = np.linalg.lstsq(basis, made)[0]
+    error = made - basis @ found
+    assert 10 * np.log10((found[0] ** 2 + found[1] ** 2) / 2 / np.mean(error**2)) > 96
+    assert abs(found[2]) < 0.05
+
+
+@pytest.mark.parametrize("rate", SAMPLE_RATES)
+def test_output_lags_input_by_no_more_than_the_delay(rate: int) -> None:
+    stream = converter(rate, "pcm_s16le", 1)
+    assert stream.delay <= 0.02
+    made, sent = 0, 0
+    for size in [rate // 50] * 10 + [1] * 200:
+        made += len(stream.feed(bytes(2 * size))) // 2
+        sent += size
+        assert made / 16000 >= sent / rate - stream.delay - 1e-9
+        assert made <= sent * 16000 / rate + 1
+
+
+def test_two_threads_cannot_use_one_converter_at_once() -> None:
+    stream = converter(8000, "pcm_s16le", 1)
+    data, errors = bytes(1 << 20), []
+
+    def feed() -> None:
+        for _ in range(40):
+            try:
+                stream.feed(data)
+                stream.flush()
+            except RuntimeError as error:
+                errors.append(str(error))
+
+    threads = [threading.Thread(target=feed) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(errors) <= {"another thread is using this converter"}
+    assert stream.feed(b"") == b"", "it is free again"
+
+
 def test_flush_starts_a_new_stream() -> None:
     stream = converter(48000, "pcm_s16le", 1)
     data = tone(48000, 500).tobytes()
@@ -138,7 +210,9 @@ def test_bad_arguments_say_what_is_allowed(encoding: str, channels: int, part: s
         Converter(encoding, channels, FilterBank(16000, 16000))
 
 
-@pytest.mark.parametrize(("rate_in", "rate_out"), [(0, 16000), (16000, 0), (-1, 16000), (191999, 16000)])
+@pytest.mark.parametrize(
+    ("rate_in", "rate_out"), [(0, 16000), (16000, 0), (-1, 16000), (191999, 16000), (2**63 - 1, 2**62), (1, 16000)]
+)
 def test_rates_that_have_no_filter_are_refused(rate_in: int, rate_out: int) -> None:
     with pytest.raises(ValueError, match=r"positive|too fine"):
         FilterBank(rate_in, rate_out)

@@ -77,6 +77,13 @@ def test_every_recorded_utterance_is_heard() -> None:
     assert all(any(decisions(at_16k_mono(clip))) for clip in clips), "no utterance is missed altogether"
 
 
+def test_a_frame_may_lie_at_an_odd_address(two_cities: Clip) -> None:
+    pcm = at_16k_mono(two_cities)[: 32000 * 2]
+    shifted = memoryview(b"?" + pcm)[1:]
+    gate = VoiceGate()
+    assert [gate.is_speech(shifted[at : at + 640]) for at in range(0, len(pcm), 640)] == decisions(pcm)
+
+
 def test_a_higher_threshold_calls_less_speech(two_cities: Clip) -> None:
     pcm = mixed(at_16k_mono(two_cities), noise(100, 60))
     shares = [np.mean(decisions(pcm, VoiceGate(threshold))) for threshold in (0.1, 0.5, 0.9)]

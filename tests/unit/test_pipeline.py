@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -24,6 +25,9 @@ from sttd.audio.pipeline import (
 )
 from sttd.config import EndpointConfig, SessionOptions
 from tests.support import Clip, at_16k_mono
+
+if TYPE_CHECKING:
+    from random import Random
 
 RULES = EndpointConfig(
     onset_ms=60,
@@ -109,15 +113,24 @@ def test_flush_ends_the_utterance_and_forgets_an_onset() -> None:
 @given(
     pattern=st.lists(st.tuples(st.sampled_from("#."), st.integers(1, 60)), max_size=30),
     levels=st.randoms(use_true_random=False),
-    max_utterance=st.sampled_from([1000, 2500, 4000]),
+    config=st.builds(
+        EndpointConfig,
+        onset_ms=st.sampled_from([20, 60, 1000]),
+        min_speech_ms=st.sampled_from([20, 100, 2000]),
+        pre_roll_ms=st.sampled_from([0, 205, 2000]),
+        hangover_ms=st.sampled_from([0, 333, 5000]),
+        pause_ms=st.sampled_from([20, 200, 10000]),
+        min_silence_ms=st.sampled_from([100, 500, 10000]),
+        max_utterance_ms=st.sampled_from([1000, 2500, 4000]),
+    ),
 )
 def test_utterances_are_in_order_and_what_is_sure_stays_sure(
-    pattern: list[tuple[str, int]], levels: np.random.Generator, max_utterance: int
+    pattern: list[tuple[str, int]], levels: Random, config: EndpointConfig
 ) -> None:
-    config = replace(RULES, max_utterance_ms=max_utterance)
     endpointer = Endpointer(config)
-    ended, begun, passed_on = 0, 0, 0
+    ended, begun, passed_on, last_voiced = 0, 0, 0, 0
     for frame, voiced in enumerate("".join(letter * length for letter, length in pattern)):
+        last_voiced = (frame + 1) * FRAME if voiced == "#" else last_voiced
         for mark in endpointer.step(voiced == "#", levels.random()):
             now = (frame + 1) * FRAME
             assert now - mark.at <= Endpointer.reach(config)
@@ -126,8 +139,12 @@ def test_utterances_are_in_order_and_what_is_sure_stays_sure(
                 begun = passed_on = mark.at
             elif isinstance(mark, End):
                 assert max(begun, passed_on) <= mark.at <= now
-                assert mark.at - begun <= samples(max_utterance)
+                assert mark.at - begun <= samples(config.max_utterance_ms)
                 ended = mark.at
+            elif isinstance(mark, Pause):
+                assert endpointer.sure == max(
+                    begun, mark.at - max(0, mark.at - last_voiced - samples(config.hangover_ms))
+                )
         if endpointer.speaking:
             assert passed_on <= endpointer.sure <= (frame + 1) * FRAME
             assert (frame + 1) * FRAME - endpointer.sure <= Endpointer.reach(config)
@@ -164,8 +181,7 @@ def test_utterances_are_stretches_of_the_recording(two_cities: Clip) -> None:
     utterances = audio_of(segments)
     assert len(utterances) > 5
     for start, utterance in zip(starts, utterances, strict=True):
-        # The last frame may be filled up with zeros.
-        assert pcm[2 * start :].startswith(utterance[: len(pcm) - 2 * start])
+        assert pcm[2 * start :].startswith(utterance)
     ends = [start + len(utterance) // 2 for start, utterance in zip(starts, utterances, strict=True)]
     assert all(end <= start for end, start in zip(ends, starts[1:], strict=False)), "nothing is said twice"
     assert starts == sorted(starts)
@@ -229,8 +245,30 @@ def test_flush_ends_the_utterance_and_keeps_the_time(two_cities: Clip) -> None:
     assert [type(segment) for segment in pipeline.flush()][-1] is UtteranceEnd
     assert not pipeline.speaking
     assert pipeline.flush() == []
+    assert pipeline.samples == len(speech) // 2, "exactly, though that is no whole number of frames"
     start = next(s for s in pipeline.feed(speech) if isinstance(s, UtteranceStart))
     assert len(speech) // 2 <= start.at < len(speech)
+
+
+def test_many_flushes_do_not_move_the_time() -> None:
+    pipeline = Pipeline(SessionOptions())
+    for _ in range(100):
+        pipeline.feed(b"\1\0")
+        pipeline.flush()
+    assert pipeline.samples == 100
+
+
+def test_a_flush_in_the_middle_of_a_sample_loses_nothing(two_cities: Clip) -> None:
+    pcm = at_16k_mono(two_cities)[: 32000 * 4]
+    pipeline = Pipeline(SessionOptions(gate=False))
+    segments = [*pipeline.feed(pcm[:40001]), *pipeline.flush(), *pipeline.feed(pcm[40001:]), *pipeline.flush()]
+    assert b"".join(audio_of(segments)) == pcm
+
+
+def test_a_cut_at_the_limit_of_speech_that_just_ended_begins_no_utterance() -> None:
+    quiet = dict.fromkeys(range(185, 200), 0.0)
+    found = marks("#" * 186 + "." * 40, replace(RULES, min_silence_ms=1000, hangover_ms=0, pre_roll_ms=0), quiet)
+    assert [type(mark) for mark in found].count(Begin) == 1
 
 
 @pytest.mark.parametrize("channel", [0, 1, 2])

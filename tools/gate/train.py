@@ -1,6 +1,6 @@
 """Train the voice gate's network and write its weights.
 
-    python tools/gate/train.py --train FILE.npz --valid FILE.npz --out src/sttd/_vad_weights.h   (needs torch 2.13)
+    python tools/gate/train.py --train FILE.npz ... --valid FILE.npz --out src/sttd/_vad_weights.h   (needs torch 2.13)
 
 The network: a dense layer with tanh, two layers of gated recurrent units, one output. Adam, binary cross-entropy
 against Silero's probabilities; the last quarter of the epochs is trained with weights rounded to the eight bits that
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-DENSE, HIDDEN, LAYERS = 48, 64, 2
+DENSE, HIDDEN, LAYERS = 48, 48, 2
 
 
 class Network(nn.Module):
@@ -28,13 +28,14 @@ class Network(nn.Module):
         self.register_buffer("mean", mean)
         self.register_buffer("scale", scale)
         self.dense = nn.Linear(len(mean), DENSE)
-        self.gru = nn.GRU(DENSE, HIDDEN, LAYERS, batch_first=True)
+        self.drop = nn.Dropout(0.1)
+        self.gru = nn.GRU(DENSE, HIDDEN, LAYERS, batch_first=True, dropout=0.15)
         self.out = nn.Linear(HIDDEN, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits, a frame each."""
-        hidden, _ = self.gru(torch.tanh(self.dense((x - self.mean) * self.scale)))
-        return self.out(hidden).squeeze(-1)
+        hidden, _ = self.gru(self.drop(torch.tanh(self.dense((x - self.mean) * self.scale))))
+        return self.out(self.drop(hidden)).squeeze(-1)
 
     def matrices(self) -> list[nn.Parameter]:
         """What is written in eight bits, in the order of the file: outputs x inputs each."""
@@ -62,10 +63,11 @@ def area_under_curve(score: np.ndarray, truth: np.ndarray) -> float:
     return float((rank[truth].sum() - positive * (positive + 1) / 2) / (positive * (len(truth) - positive)))
 
 
-def load(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+def load(paths: list[Path]) -> tuple[torch.Tensor, torch.Tensor]:
     """Features and labels."""
-    data = np.load(path)
-    return torch.from_numpy(data["x"]), torch.from_numpy(data["y"])
+    parts = [np.load(path) for path in paths]
+    x, y = (np.concatenate([part[name] for part in parts]) for name in "xy")
+    return torch.from_numpy(x), torch.from_numpy(y)
 
 
 def train(options: argparse.Namespace) -> Network:
@@ -97,6 +99,7 @@ def train(options: argparse.Namespace) -> Network:
             schedule.step()
             total += loss.item() * len(chosen)
         exact = round_in_place(network)
+        network.eval()
         with torch.no_grad():
             logits = torch.cat([network(part.float()) for part in vx.split(100)])
             valid = float(nn.functional.binary_cross_entropy_with_logits(logits, vy.float()))
@@ -114,10 +117,15 @@ def train(options: argparse.Namespace) -> Network:
 
 
 def loss_of(network: Network, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy; features get a little noise and level, which keeps the network from learning them by heart."""
-    shift = torch.randn(len(x), 1, 1) * 0.5
+    """Cross-entropy. Every stretch is coloured anew, so that the network does not learn its few speakers by heart.
+
+    The colour, a smooth curve over the bands, moves levels but not their distance from the floor.
+    """
     levels = x.shape[-1] // 2 - 2
-    x = torch.cat([x[..., :levels] + shift, x[..., levels:]], -1) + 0.05 * torch.randn_like(x)
+    place = torch.linspace(0, math.pi, levels)
+    waves = torch.cos(torch.arange(5)[:, None] * place)
+    colour = (torch.randn(len(x), 5) * torch.tensor([0.7, 0.8, 0.6, 0.4, 0.3])) @ waves
+    x = torch.cat([x[..., :levels] + colour[:, None], x[..., levels:]], -1) + 0.15 * torch.randn_like(x)
     return nn.functional.binary_cross_entropy_with_logits(network(x), y)
 
 
@@ -170,8 +178,8 @@ def write(network: Network, path: Path) -> None:
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train", type=Path, required=True)
-    parser.add_argument("--valid", type=Path, required=True)
+    parser.add_argument("--train", type=Path, required=True, nargs="+")
+    parser.add_argument("--valid", type=Path, required=True, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=24)
     parser.add_argument("--batch", type=int, default=96)

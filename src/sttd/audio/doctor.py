@@ -19,6 +19,9 @@ LOOK_S = 3
 LOOKS = 5
 """A guess is made for each of the first so many times LOOK_S seconds that are not silent."""
 
+MOST_BYTES = 1 << 19
+"""Bytes that are gathered for it at most."""
+
 MOST_FULL, MOST_OFFSET = 0.002, 0.02
 """Shares of full scale: of samples that reach it, and of the mean's distance from zero."""
 
@@ -33,19 +36,24 @@ CONTAINERS = {
 
 
 class SignalDoctor:
-    """Watches one stream; every finding is given once, in words for its user."""
+    """Watches one stream; findings are in words for its user, and may be given again and again."""
 
     def __init__(self, options: SessionOptions, converter: Converter) -> None:
         self._options = options
         self._converter = converter
-        self._size = LOOK_S * bytes_per_second(options.sample_rate, options.encoding, options.channels)
+        second = bytes_per_second(options.sample_rate, options.encoding, options.channels)
+        self._size = min(LOOK_S * second, MOST_BYTES)
         self._looks = LOOKS
         self._seen = bytearray()
         self._position = 0
-        self._given: set[str] = set()
+
+    @property
+    def due(self) -> bool:
+        """Whether there is enough to `examine`."""
+        return len(self._seen) >= self._size
 
     def look(self, data: bytes | memoryview) -> list[str]:
-        """New findings about the next of the client's messages."""
+        """Findings about the next of the client's messages, and about all before it."""
         found = [
             f"this looks like {what}: send the samples alone, without a header, or decode it first"
             for start, what in CONTAINERS.items()
@@ -53,14 +61,17 @@ class SignalDoctor:
         ]
         if self._looks and self._options.encoding == "pcm_s16le":
             self._gather(bytes(data))
-            if len(self._seen) >= self._size:
-                from sttd.audio.misread import misread  # it needs NumPy, which takes a while to import
-
-                self._looks -= 1
-                found += misread(bytes(self._seen), self._options.sample_rate, self._options.channels)
-                self._seen.clear()
         self._position += len(data)
-        return self._new(found)
+        return found + self._levels()
+
+    def examine(self) -> list[str]:
+        """Findings about the bytes that were gathered. Takes some milliseconds, more on a Pi: call it in a thread."""
+        from sttd.audio.misread import misread  # it needs NumPy, which takes a while to import
+
+        seen = bytes(self._seen)
+        self._seen.clear()
+        self._looks -= 1
+        return misread(seen, self._options.sample_rate, self._options.channels)
 
     def _gather(self, data: bytes) -> None:
         """Bytes one after another from a whole frame on, beginning where it is not silent."""
@@ -68,17 +79,17 @@ class SignalDoctor:
             data = data[-self._position % (4 * self._options.channels) :]
             if data.count(0) > 0.75 * len(data):
                 return
-        self._seen += data[: self._size]
+        self._seen += data[: self._size - len(self._seen)]
 
-    def report(self) -> list[str]:
-        """New findings about the levels of all that was converted so far."""
+    def _levels(self) -> list[str]:
+        """About all that was converted so far."""
         count, mean, _power, full, _zeros, _gap = self._converter.levels()
         found = []
-        if count >= RATE and full > MOST_FULL:
-            found.append(f"{full:.1%} of the samples are at full scale: the recording level is too high")
-        if count >= RATE and abs(mean) > MOST_OFFSET:
-            found.append(f"the signal is off centre by {mean:+.1%} of full scale: the sound card may be faulty")
-        return self._new(found)
+        if count >= LOOK_S * RATE and full > MOST_FULL:
+            found.append("too many samples are at full scale: the recording level is too high")
+        if count >= LOOK_S * RATE and abs(mean) > MOST_OFFSET:
+            found.append("the signal is off centre: the sound card may be faulty")
+        return found
 
     @property
     def summary(self) -> str:
@@ -86,8 +97,3 @@ class SignalDoctor:
         _count, mean, power, full, _zeros, gap = self._converter.levels()
         level = 10 * math.log10(power) if power else -math.inf
         return f"level_db={level:.0f} offset={mean:.3f} full_scale={full:.4f} longest_gap_s={gap / RATE:.1f}"
-
-    def _new(self, found: list[str]) -> list[str]:
-        new = [finding for finding in found if finding not in self._given]
-        self._given.update(new)
-        return new

@@ -27,7 +27,8 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """The open utterance may be over: silence for `pause_ms`, up to sample `at`. Speech may still go on."""
+    """The open utterance may be over: silence for `pause_ms`, up to sample `at`, and all that was heard is `sure`.
+    Speech may still go on."""
 
     at: int
 
@@ -109,7 +110,8 @@ class Endpointer:
                 self._forget_onset()
         if self._onset_at is None or self._voiced < self._min_speech:
             return []
-        earliest = self._now - 2 * (self._onset + self._min_speech) - self._pre_roll - ONSET_GAP
+        reach = 2 * (self._onset + self._min_speech) + self._pre_roll + ONSET_GAP
+        earliest = self._now - min(reach, self._max_utterance // 2)
         return [self._begin(max(self._last_end, self._onset_at - self._pre_roll, earliest))]
 
     def _begin(self, at: int) -> Begin:
@@ -132,7 +134,7 @@ class Endpointer:
             self._look_for_gap(power)
             if length >= self._max_utterance:
                 return self._cut()
-        if not self._paused and self._silence >= self._pause:
+        if not self._paused and self._silence >= self._pause and self.sure == self._heard():
             self._paused = True
             return [Pause(self._now)]
         return []
@@ -151,7 +153,7 @@ class Endpointer:
         silence = self._silence
         at = self._now if self._cut_at is None else self._cut_at
         marks: list[Mark] = [self._end(at)]
-        if silence < self._now - at:
+        if self._now - silence - at >= FRAME:
             marks.append(self._begin(at))
             self._silence = silence
         return marks
@@ -162,8 +164,10 @@ class Endpointer:
         self._forget_onset()
         return End(at)
 
-    def flush(self) -> list[Mark]:
-        """End the open utterance here, and forget an onset."""
+    def flush(self, rest: int = 0) -> list[Mark]:
+        """End the open utterance here, `rest` samples (less than a frame) after the last frame; forget an onset."""
+        self._now += rest
+        self._silence += rest if self._silence else 0
         marks: list[Mark] = [self._end(self._heard())] if self._open else []
         self._forget_onset()
         self._last_end = self._now

@@ -11,6 +11,9 @@ from sttd.audio.format import RATE
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+FAINT = 150.0
+"""Steps r.m.s. below which a pitch may be that of mains hum."""
+
 
 def misread(data: bytes, sample_rate: int, channels: int) -> list[str]:
     """Guesses about bytes that were announced as s16: at most one, as each makes nonsense of the others."""
@@ -19,7 +22,7 @@ def misread(data: bytes, sample_rate: int, channels: int) -> list[str]:
         return ["this looks like 32-bit float samples: say so with encoding=pcm_f32le"]
     frames = np.frombuffer(data, "<i2").reshape(-1, channels).astype(np.float64)
     swapped = np.frombuffer(data, ">i2").reshape(-1, channels).astype(np.float64)
-    if _smoothness(frames) < 0.3 and _smoothness(swapped) > _smoothness(frames) + 0.3:
+    if abs(_smoothness(frames)) < 0.3 and _smoothness(swapped) > 0.6:
         return ["the bytes of the samples look swapped (big-endian): send little-endian ones"]
     if sample_rate <= RATE and _too_slow(frames.mean(axis=1), sample_rate):
         return [f"this sounds like 44.1 or 48 kHz audio announced as {sample_rate} Hz: say so with sample_rate=48000"]
@@ -28,9 +31,12 @@ def misread(data: bytes, sample_rate: int, channels: int) -> list[str]:
 
 def _plausible_floats(values: NDArray[np.float32]) -> bool:
     """Samples of speech read as floats are denormal or not a number every few milliseconds; floats never are."""
+    values = values[values != 0]
+    if len(values) < 4000:
+        return False
     with np.errstate(all="ignore"):
         size = np.abs(values)
-        usual = (size < 4) & (size > 1e-9) | (size == 0)
+        usual = (size < 4) & (size > 1e-9)
         return bool(usual.mean() > 0.98 and 1e-5 < np.sqrt(np.mean(size[usual] ** 2)) < 2)
 
 
@@ -62,8 +68,12 @@ def _too_slow(samples: NDArray[np.float64], rate: int) -> bool:
         peaks = np.flatnonzero((row[1:-1] >= 0.9 * row.max()) & (row[1:-1] >= row[:-2]) & (row[1:-1] >= row[2:]))
         if row.max() > 0.6 and len(peaks):
             pitches.append(rate / (low + 1 + peaks[0]))
-    if len(pitches) < 5:
+    if len(pitches) < 5 or samples.std() < FAINT:
         return False
+    pitch = float(np.median(pitches))
+    spread = float(np.percentile(pitches, 75) - np.percentile(pitches, 25)) / pitch
+    if not 0.03 < spread < 0.6:
+        return False  # the pitch of hum and engines stays, that of clicks is none; a voice's moves a little
     total = power.sum(axis=0)
     hiss = total[(frequency > 2800) & (frequency < 4000)].sum() / (total[frequency < 2800].sum() + 1e-9)
-    return bool(np.median(pitches) < 70 or (np.median(pitches) < 120 and hiss < 6e-5))
+    return bool((pitch < 70 and hiss < 1.2e-3) or (pitch < 120 and hiss < 6e-5))

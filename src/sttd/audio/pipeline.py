@@ -67,7 +67,7 @@ class Pipeline:
         self._converter = converter(options.sample_rate, options.encoding, options.channels, options.channel)
         self.doctor = SignalDoctor(options, self._converter)
         self._began = at
-        self.samples = at  # since the stream began: in whole frames judged, or with the gate off passed on
+        self.samples = at  # since the stream began: judged, or with the gate off passed on
         self._open_samples = 0
         if options.gate:
             self._gate = VoiceGate(options.threshold)
@@ -107,11 +107,10 @@ class Pipeline:
             self._open_samples = 0
             return segments
         self._ring.append(tail)
-        rest = (self._ring.end + self._began - self.samples) % FRAME
-        if rest:
-            self._ring.append(bytes((FRAME - rest) * SAMPLE_BYTES))
         segments = list(self._judge())
-        return [*segments, *self._act(self._endpointer.flush())]
+        rest = self._ring.end + self._began - self.samples
+        self.samples += rest
+        return [*segments, *self._act(self._endpointer.flush(rest))]
 
     def _judge(self) -> Iterator[Segment]:
         """Every whole frame in the ring buffer that has not been judged."""
@@ -162,7 +161,8 @@ class Pipeline:
 def prepare(options: SessionOptions) -> None:
     """Do beforehand what would hold up a stream when first needed: design filters, import NumPy."""
     filter_bank(options.sample_rate)
-    importlib.import_module("sttd.audio.misread")
+    if options.encoding == "pcm_s16le":
+        importlib.import_module("sttd.audio.misread")
 
 
 def arrival_pause(config: SessionOptions, duration: float, gap: float) -> float:
