@@ -13,7 +13,7 @@ ATTENUATION, HALVING = 98.0, 106.0
 
 
 def stages(rate_in: int, rate_out: int) -> list[tuple[float, int, int, float, float, float]]:
-    """Rate, up, down, cutoff and slope (Hz), attenuation (dB) of each step: halving while the rate is far above, then the rest."""
+    """Rate, up, down, cutoff, slope (Hz) and attenuation (dB) of each step: halving while far above, then the rest."""
     steps = []
     rate = float(rate_in)
     while rate >= 2.5 * rate_out:

@@ -64,6 +64,17 @@ def test_times_are_exact_in_samples() -> None:
     assert found[-1] == End(speech + 10 * FRAME + 33 * 16)
 
 
+def test_an_utterance_begins_where_speech_was_first_likely() -> None:
+    endpointer = Endpointer(RULES)
+    found: list[Mark] = []
+    for number in range(60):
+        found += endpointer.step(number >= 40, 1.0, perhaps=number >= 25)
+    assert found == [Begin((25 - 10) * FRAME)]
+    distant = Endpointer(RULES)
+    found = [mark for number in range(90) for mark in distant.step(number >= 80, 1.0, perhaps=True)]
+    assert found == [Begin((80 - 25 - 10) * FRAME)], "half a second before the onset at most"
+
+
 def test_the_pre_roll_does_not_reach_into_the_utterance_before() -> None:
     found = marks("." * 20 + "#" * 10 + "." * 16 + "#" * 10)
     assert found[-1] == Begin(36)
@@ -131,7 +142,7 @@ def test_utterances_are_in_order_and_what_is_sure_stays_sure(
     ended, begun, passed_on, last_voiced = 0, 0, 0, 0
     for frame, voiced in enumerate("".join(letter * length for letter, length in pattern)):
         last_voiced = (frame + 1) * FRAME if voiced == "#" else last_voiced
-        for mark in endpointer.step(voiced == "#", levels.random()):
+        for mark in endpointer.step(voiced == "#", levels.random(), perhaps=levels.random() < 0.9):
             now = (frame + 1) * FRAME
             assert now - mark.at <= Endpointer.reach(config)
             if isinstance(mark, Begin):

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 CUT_WINDOW = samples(2000)
 """How far before its greatest length an utterance may be cut: two seconds of speech are hardly without a gap."""
 
+FAINT_ONSET = samples(500)
+"""How far before the gate was sure an utterance may begin, if what lay there might have been speech."""
+
 ONSET_GAP = samples(100)
 """Silence within an onset that does not make it a false one: stops and sibilants are quiet."""
 
@@ -66,7 +69,7 @@ class Endpointer:
         self._forget_onset()
 
     def _forget_onset(self) -> None:
-        self._run = self._voiced = self._silence = 0
+        self._run = self._faint = self._voiced = self._silence = 0
         self._onset_at: int | None = None
 
     @property
@@ -88,15 +91,21 @@ class Endpointer:
     @staticmethod
     def reach(config: EndpointConfig) -> int:
         """How many samples before now a mark or `sure` can lie."""
-        onset = 2 * samples(config.onset_ms + config.min_speech_ms) + ONSET_GAP + samples(config.pre_roll_ms)
+        onset = 2 * samples(config.onset_ms + max(config.onset_ms, config.min_speech_ms)) + ONSET_GAP + FAINT_ONSET
+        onset += samples(config.pre_roll_ms)
         return max(onset, samples(config.min_silence_ms), CUT_WINDOW) + 3 * FRAME
 
-    def step(self, voiced: bool, power: float) -> list[Mark]:
-        """Judge the next frame, of which `power` is the mean square."""
+    def step(self, voiced: bool, power: float, *, perhaps: bool = False) -> list[Mark]:
+        """Judge the next frame: `voiced` or not, `perhaps` speech if not, and of which mean square."""
         self._now += FRAME
-        return self._inside(voiced, power) if self._open else self._outside(voiced)
+        if self._open:
+            return self._inside(voiced, power)
+        faint = self._faint + FRAME if voiced or perhaps else 0
+        marks = self._outside(voiced, faint)
+        self._faint = 0 if self._open else faint
+        return marks
 
-    def _outside(self, voiced: bool) -> list[Mark]:
+    def _outside(self, voiced: bool, faint: int) -> list[Mark]:
         if voiced:
             self._run += FRAME
             self._voiced += FRAME
@@ -110,9 +119,10 @@ class Endpointer:
                 self._forget_onset()
         if self._onset_at is None or self._voiced < self._min_speech:
             return []
-        reach = 2 * (self._onset + self._min_speech) + self._pre_roll + ONSET_GAP
+        reach = 2 * (self._onset + self._min_speech) + ONSET_GAP + FAINT_ONSET + self._pre_roll
         earliest = self._now - min(reach, self._max_utterance // 2)
-        return [self._begin(max(self._last_end, self._onset_at - self._pre_roll, earliest))]
+        start = min(self._onset_at, self._now - min(faint, self._voiced + FAINT_ONSET))
+        return [self._begin(max(self._last_end, start - self._pre_roll, earliest))]
 
     def _begin(self, at: int) -> Begin:
         self._open = True

@@ -23,6 +23,9 @@ PIECE = samples(100)
 SLICES = 4
 """Parts of a second in which audio goes through the ring buffer."""
 
+PERHAPS = 0.1
+"""Probability of speech from which the audio before an onset belongs to it: words begin softly."""
+
 LONGEST_LIVE_S = 1.5
 """No live client gathers audio for so long before it sends it."""
 
@@ -117,7 +120,8 @@ class Pipeline:
         while (at := self.samples - self._began) + FRAME <= self._ring.end:
             voiced = self._gate.is_speech(self._ring.view(at, at + FRAME))
             self.samples += FRAME
-            yield from self._act(self._endpointer.step(voiced, self._gate.power))
+            perhaps = self._gate.probability > PERHAPS
+            yield from self._act(self._endpointer.step(voiced, self._gate.power, perhaps=perhaps))
             ready = self._endpointer.sure - self._sent
             if ready >= PIECE and self._endpointer.speaking:
                 yield from self._speech(self._sent + ready // PIECE * PIECE)
