@@ -26,7 +26,7 @@ lint: $(VENV)/.installed-test $(VENV)/.installed-lint
 	cd src && ../$(BIN)/python -m mypy.stubtest sttd._pcm sttd._resampler sttd._vad --ignore-missing-stub
 
 bench: $(VENV)/.installed-bench
-	$(BIN)/python -m bench --write
+	$(BIN)/python -m bench --full --write
 
 # The compiled modules under checks that a normal build leaves out; each runs all of tests/pcm on a copy in build/.
 check-native: sanitize valgrind cover-native

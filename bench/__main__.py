@@ -13,10 +13,12 @@ SUBJECTS = ("resampler", "vad", "buffers", "gate_wer")
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", choices=SUBJECTS, help=", ".join(SUBJECTS))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(SUBJECTS))
     parser.add_argument("--full", action="store_true", help="all recordings, not a sample of them")
     parser.add_argument("--write", action="store_true", help="into docs/performance.md and docs/plots/ too")
     arguments = parser.parse_args()
+    if unknown := set(arguments.names) - set(SUBJECTS):
+        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(SUBJECTS)}")
     for name in arguments.names or SUBJECTS:
         try:
             section = import_module(f"bench.{name}").run(full=arguments.full)

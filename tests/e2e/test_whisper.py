@@ -65,7 +65,8 @@ def test_word_error_rate_on_shared_recordings(whisper: Daemon, direct: Any) -> N
     with ThreadPoolExecutor(2) as pool:
         theirs = error_rate(clips, list(pool.map(lambda clip: transcribe_directly(direct, clip), clips)))
     print(f"{len(clips)} English recordings: sttd {ours:.4f}, faster-whisper {theirs:.4f}")
-    assert ours <= theirs
+    # Whole recordings decoded with another number of threads differ by as much (docs/performance.md).
+    assert ours <= theirs + 0.005
 
 
 def test_noise_gives_hardly_any_text(whisper: Daemon) -> None:
@@ -75,7 +76,7 @@ def test_noise_gives_hardly_any_text(whisper: Daemon) -> None:
 
     texts = [text for text in through(whisper, clips) if text]
     print(f"{len(texts)} of {len(clips)} noise clips give text: {texts}")
-    assert len(texts) <= len(clips) * 0.2
+    assert len(texts) <= len(clips) * 0.1
 
 
 def test_partials_grow_into_the_final(whisper: Daemon, two_cities: Clip) -> None:

@@ -190,7 +190,7 @@ def test_utterances_are_stretches_of_the_recording(two_cities: Clip) -> None:
     segments = pipeline.feed(pcm) + pipeline.flush()
     starts = [segment.at for segment in segments if isinstance(segment, UtteranceStart)]
     utterances = audio_of(segments)
-    assert len(utterances) > 5
+    assert len(utterances) >= 5
     for start, utterance in zip(starts, utterances, strict=True):
         assert pcm[2 * start :].startswith(utterance)
     ends = [start + len(utterance) // 2 for start, utterance in zip(starts, utterances, strict=True)]

@@ -17,6 +17,9 @@ CUT_WINDOW = samples(2000)
 FAINT_ONSET = samples(500)
 """How far before the gate was sure an utterance may begin, if what lay there might have been speech."""
 
+DOUBT = 2
+"""How many times as long a silence must be in which there may be speech, as far as the gate can tell."""
+
 ONSET_GAP = samples(100)
 """Silence within an onset that does not make it a false one: stops and sibilants are quiet."""
 
@@ -93,13 +96,13 @@ class Endpointer:
         """How many samples before now a mark or `sure` can lie."""
         onset = 2 * samples(config.onset_ms + max(config.onset_ms, config.min_speech_ms)) + ONSET_GAP + FAINT_ONSET
         onset += samples(config.pre_roll_ms)
-        return max(onset, samples(config.min_silence_ms), CUT_WINDOW) + 3 * FRAME
+        return max(onset, DOUBT * samples(config.min_silence_ms), CUT_WINDOW) + 3 * FRAME
 
     def step(self, voiced: bool, power: float, *, perhaps: bool = False) -> list[Mark]:
         """Judge the next frame: `voiced` or not, `perhaps` speech if not, and of which mean square."""
         self._now += FRAME
         if self._open:
-            return self._inside(voiced, power)
+            return self._inside(voiced, perhaps, power)
         faint = self._faint + FRAME if voiced or perhaps else 0
         marks = self._outside(voiced, faint)
         self._faint = 0 if self._open else faint
@@ -127,22 +130,24 @@ class Endpointer:
     def _begin(self, at: int) -> Begin:
         self._open = True
         self._begun = at
+        self._calm = 0
         self._paused = False
         self._cut_at: int | None = None
         self._least = float("inf")
         self._powers: deque[float] = deque(maxlen=3)
         return Begin(at)
 
-    def _inside(self, voiced: bool, power: float) -> list[Mark]:
+    def _inside(self, voiced: bool, perhaps: bool, power: float) -> list[Mark]:
         self._silence = 0 if voiced else self._silence + FRAME
+        self._calm = 0 if voiced or perhaps else self._calm + FRAME
         if voiced:
             self._paused = False
-        elif self._silence >= self._min_silence:
+        elif self._calm >= self._min_silence or self._silence >= DOUBT * self._min_silence:
             return [self._end(self._heard())]
         length = self._now - self._begun
         if length >= self._cut_from:
             self._look_for_gap(power)
-            if length >= self._max_utterance:
+            if length > self._max_utterance - FRAME:
                 return self._cut()
         if not self._paused and self._silence >= self._pause and self.sure == self._heard():
             self._paused = True

@@ -23,8 +23,9 @@ PIECE = samples(100)
 SLICES = 4
 """Parts of a second in which audio goes through the ring buffer."""
 
-PERHAPS = 0.1
-"""Probability of speech from which the audio before an onset belongs to it: words begin softly."""
+PERHAPS = 0.03
+"""Probability of speech from which audio before an onset belongs to it, and a silence is doubtful: words begin and end
+softly."""
 
 LONGEST_LIVE_S = 1.5
 """No live client gathers audio for so long before it sends it."""
