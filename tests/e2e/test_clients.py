@@ -23,7 +23,7 @@ DOCUMENT_CLIENTS = ROOT / "tests" / "clients"
 def test_websockets_package_on_both_protocols(whisper: Daemon, two_cities: Clip) -> None:
     pcm = at_16k_mono(two_cities)
     with whisper.json() as client:
-        assert len(finals(json_events(client, pcm))) > 5
+        assert len(finals(json_events(client, pcm))) > 3
     with whisper.plain() as client:
         client.send(pcm)
         assert "best of times" in client.recv(60)
@@ -49,7 +49,7 @@ def test_small_chunks_get_one_reply_an_utterance_in_order(whisper: Daemon, two_c
             client.send(piece)
         client.send('{"type": "eof"}')
         receiver.join()
-    assert len(replies) > 5
+    assert len(replies) > 3
     assert jiwer.wer(normalized(two_cities.transcript), normalized(" ".join(replies))) < 0.2
 
 
