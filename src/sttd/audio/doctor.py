@@ -66,8 +66,12 @@ class SignalDoctor:
 
     def examine(self) -> list[str]:
         """Findings about the bytes that were gathered. Takes some milliseconds, more on a Pi: call it in a thread."""
-        from sttd.audio.misread import misread  # it needs NumPy, which takes a while to import
-
+        try:
+            from sttd.audio.misread import misread
+        except ImportError:  # NumPy comes with the extras of the local providers
+            self._looks = 0
+            self._seen.clear()
+            return []
         seen = bytes(self._seen)
         self._seen.clear()
         self._looks -= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import math
 from dataclasses import dataclass
@@ -167,7 +168,8 @@ def prepare(options: SessionOptions) -> None:
     """Do beforehand what would hold up a stream when first needed: design filters, import NumPy."""
     filter_bank(options.sample_rate)
     if options.encoding == "pcm_s16le":
-        importlib.import_module("sttd.audio.misread")
+        with contextlib.suppress(ImportError):
+            importlib.import_module("sttd.audio.misread")
 
 
 def arrival_pause(config: SessionOptions, duration: float, gap: float) -> float:
