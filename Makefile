@@ -40,28 +40,26 @@ define rebuilt
 	rm -rf build/$@ && mkdir -p build/$@ && cp -r src setup.py pyproject.toml README.md LICENSE tests build/$@
 	rm -f build/$@/src/sttd/*.so build/$@/src/sttd/_*.c
 	mkdir -p .cache && ln -s ../../.cache build/$@/.cache
-	cd build/$@ && PATH="$(CURDIR)/$(BIN):$$PATH" python setup.py -q build_ext --inplace
+	cd build/$@ && PATH="$(CURDIR)/$(BIN):$$PATH" $(BUILD) python setup.py -q build_ext --inplace
 endef
-sanitize valgrind cover-native: export PYTHONPATH = src
 
-sanitize: export CFLAGS = -fsanitize=address,undefined -fno-sanitize-recover=undefined -g -O1 -DSTTD_NO_CLONES
+sanitize: BUILD = CFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=undefined -g -O1 -DSTTD_NO_CLONES"
 sanitize: $(VENV)/.installed-test
 	$(rebuilt)
-	cd build/$@ && STTD_NATIVE_CHECK=sanitize PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
+	cd build/$@ && PYTHONPATH=src STTD_NATIVE_CHECK=sanitize PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
 	  LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" $(NATIVE_TESTS)
 
-valgrind: export CFLAGS = -g -O2
+valgrind: BUILD = CFLAGS="-g -O2"
 valgrind: $(VENV)/.installed-test
 	$(rebuilt)
-	cd build/$@ && STTD_NATIVE_CHECK=valgrind PYTHONMALLOC=malloc \
+	cd build/$@ && PYTHONPATH=src STTD_NATIVE_CHECK=valgrind PYTHONMALLOC=malloc \
 	  valgrind --quiet --error-exitcode=9 --leak-check=no $(NATIVE_TESTS)
 
-cover-native: export CFLAGS = -O1 -DSTTD_NO_CLONES
-cover-native: export STTD_CYTHON_DEBUG = 1
+cover-native: BUILD = STTD_CYTHON_DEBUG=1 CFLAGS="-O1 -DSTTD_NO_CLONES"
 cover-native: RUNNER = -m coverage run
 cover-native: $(VENV)/.installed-test
 	$(rebuilt)
-	cd build/$@ && STTD_NATIVE_CHECK=cover $(NATIVE_TESTS)
+	cd build/$@ && PYTHONPATH=src STTD_NATIVE_CHECK=cover $(NATIVE_TESTS)
 	cd build/$@ && $(CURDIR)/$(BIN)/python -m coverage report --include='*.pyx' --show-missing --fail-under=95
 
 # Debian's python3 comes without the headers that compiling needs.
