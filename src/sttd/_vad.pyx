@@ -291,6 +291,15 @@ cdef cloned_void _squares(const float* re, const float* im, int n, own_floats po
         power[k] = re[k] * re[k] + im[k] * im[k]
 
 
+cdef int _borrow(object frame, Py_buffer* buffer) except -1:
+    PyObject_GetBuffer(frame, buffer, PyBUF_SIMPLE)
+    cdef Py_ssize_t size = buffer.len
+    if size != 2 * FRAME:
+        PyBuffer_Release(buffer)
+        raise ValueError(f"a frame has {FRAME} 16-bit samples ({2 * FRAME} bytes), not {size} bytes")
+    return 0
+
+
 cdef class VoiceGate:
     """Says of each frame of 20 ms (320 samples, s16 at 16 kHz) whether it is speech.
 
@@ -338,28 +347,20 @@ cdef class VoiceGate:
     def is_speech(self, frame):
         """Decide about the next frame, any bytes-like object."""
         cdef Py_buffer buffer
-        PyObject_GetBuffer(frame, &buffer, PyBUF_SIMPLE)
-        try:
-            if buffer.len != 2 * FRAME:
-                raise ValueError(f"a frame has {FRAME} 16-bit samples ({2 * FRAME} bytes), not {buffer.len} bytes")
-            with nogil:
-                self._judge(buffer.buf)
-        finally:
-            PyBuffer_Release(&buffer)
+        _borrow(frame, &buffer)
+        with nogil:
+            self._judge(buffer.buf)
+        PyBuffer_Release(&buffer)
         return self.open
 
     def features(self, frame):
         """What the network sees of the next frame, INPUTS times float32 (for training it; `is_speech` not included)."""
         cdef Py_buffer buffer
-        PyObject_GetBuffer(frame, &buffer, PyBUF_SIMPLE)
-        try:
-            if buffer.len != 2 * FRAME:
-                raise ValueError(f"a frame has {FRAME} 16-bit samples ({2 * FRAME} bytes), not {buffer.len} bytes")
-            with nogil:
-                self._take(buffer.buf)
-                self._describe()
-        finally:
-            PyBuffer_Release(&buffer)
+        _borrow(frame, &buffer)
+        with nogil:
+            self._take(buffer.buf)
+            self._describe()
+        PyBuffer_Release(&buffer)
         return PyBytes_FromStringAndSize(<const char*>self.inputs, sizeof(self.inputs))
 
     cdef void _judge(self, const void* frame) noexcept nogil:

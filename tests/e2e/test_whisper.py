@@ -65,8 +65,8 @@ def test_word_error_rate_on_shared_recordings(whisper: Daemon, direct: Any) -> N
     with ThreadPoolExecutor(2) as pool:
         theirs = error_rate(clips, list(pool.map(lambda clip: transcribe_directly(direct, clip), clips)))
     print(f"{len(clips)} English recordings: sttd {ours:.4f}, faster-whisper {theirs:.4f}")
-    # Whole recordings decoded with another number of threads differ by as much (docs/performance.md).
-    assert ours <= theirs + 0.005
+    # Whole recordings decoded with another number of threads differ by more (docs/performance.md).
+    assert ours <= theirs + 0.003
 
 
 def test_noise_gives_hardly_any_text(whisper: Daemon) -> None:

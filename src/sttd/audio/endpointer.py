@@ -17,7 +17,7 @@ CUT_WINDOW = samples(2000)
 FAINT_ONSET = samples(500)
 """How far before the gate was sure an utterance may begin, if what lay there might have been speech."""
 
-DOUBT = 2
+DOUBT = 3
 """How many times as long a silence must be in which there may be speech, as far as the gate can tell."""
 
 ONSET_GAP = samples(100)
