@@ -53,7 +53,7 @@ valgrind: BUILD = CFLAGS="-g -O2"
 valgrind: $(VENV)/.installed-test
 	$(rebuilt)
 	cd build/$@ && PYTHONPATH=src STTD_NATIVE_CHECK=valgrind PYTHONMALLOC=malloc \
-	  valgrind --quiet --error-exitcode=9 --leak-check=no $(NATIVE_TESTS)
+	  valgrind --quiet --error-exitcode=9 --leak-check=no --suppressions=tests/pcm/valgrind.supp $(NATIVE_TESTS)
 
 cover-native: BUILD = STTD_CYTHON_DEBUG=1 CFLAGS="-O1 -DSTTD_NO_CLONES"
 cover-native: RUNNER = -m coverage run
