@@ -54,6 +54,7 @@ class Clip:
     samples: Pcm  # frames x channels
     transcript: str
     flags: str
+    language: str
 
     @property
     def babble(self) -> bool:
@@ -73,7 +74,7 @@ def clips(folder: str, kind: str) -> list[Clip]:
         if row["path"].startswith(f"{folder}/") and row["kind"] == kind:
             path = SPEECH / row["path"]
             samples, rate = soundfile.read(path, dtype="int16", always_2d=True)
-            found.append(Clip(row["id"], path, rate, samples, row["transcript"], row["flags"]))
+            found.append(Clip(row["id"], path, rate, samples, row["transcript"], row["flags"], row["lang"]))
     return found
 
 

@@ -18,11 +18,11 @@ import numpy as np
 from bench.corpus import ROOT, Clip, Missing, clips, optional
 from bench.report import Section, machine, table
 from sttd.audio.pipeline import Pipeline, Speech, UtteranceEnd
-from sttd.config import Config, ModelsConfig, SessionOptions
+from sttd.config import Config, FasterWhisperConfig, ModelsConfig, SessionOptions
 from sttd.errors import ModelError, ModelMissing
 from sttd.models.store import resolve
+from sttd.recognizers.batch import CONTEXT_CHARACTERS
 from sttd.recognizers.whisper import FasterWhisperEngine
-from sttd.recognizers.worker import CONTEXT_CHARACTERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -65,10 +65,11 @@ On minus off: {difference:+.2f} points; 95 % of {RESAMPLES} draws of the recordi
     return Section("gate_wer", "Words lost to the gate", text)
 
 
-def whisper() -> FasterWhisperEngine:
-    """The daemon's engine with tiny.en, from the store that the tests fill or the one of STTD_MODELS__DIR."""
+def whisper(model_name: str = "tiny.en", workers: int = 0, threads: int = 0) -> FasterWhisperEngine:
+    """The daemon's engine with a model from the store that the tests fill, or the one of STTD_MODELS__DIR."""
     folder = os.environ.get("STTD_MODELS__DIR", str(ROOT / ".cache/models"))
-    config = Config(model="tiny.en", models=ModelsConfig(dir=folder))
+    faster_whisper = FasterWhisperConfig(workers=workers, threads=threads)
+    config = Config(model=model_name, models=ModelsConfig(dir=folder), faster_whisper=faster_whisper)
     if optional("faster_whisper") is None:
         raise Missing("the package faster-whisper")
     try:

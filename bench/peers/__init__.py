@@ -1,0 +1,1 @@
+"""What users would have instead, as they would write it."""
