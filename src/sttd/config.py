@@ -81,8 +81,10 @@ class SessionOptions(EndpointConfig):
     channels: int = setting(1, "interleaved channels", low=1, high=8)
     channel: int = setting(0, "the one channel to listen to; 0: all, mixed to one", low=0, high=8)
     language: str = setting("", "language code such as en or de; empty: the model's own, or detected")
+    phrases: tuple[str, ...] = setting((), "all that vosk is to understand, by phrases; empty: everything")
     partials: bool = setting(True, "send hypotheses while speech goes on (JSON protocol)")
     words: bool = setting(False, "send word times and confidences with each final (JSON protocol)")
+    lag: bool = setting(False, "send with each final how many seconds of audio wait behind it (JSON protocol)")
     warnings: bool = setting(False, "say what seems wrong with the audio (JSON protocol)")
 
 
@@ -91,6 +93,9 @@ class VoskConfig:
     """The vosk provider."""
 
     workers: int = setting(0, "decoding threads; 0: one a core", low=0, high=256)
+    recognizers: int = setting(
+        0, "utterances open at once; 0: eight a core, less where memory is short", low=0, high=10000
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +111,9 @@ class FasterWhisperConfig:
         choices=("int8", "int8_float32", "int16", "float32", "float16", "int8_float16", "auto"),
     )
     device: str = setting("cpu", "where it runs", choices=("cpu", "cuda", "auto"))
-    partial_interval_ms: int = setting(1000, "new audio between two partials", low=200, high=30000)
+    partial_interval_ms: int = setting(
+        500, "new audio between two partials, more where decoding is slow", low=200, high=30000
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +134,9 @@ class LimitsConfig:
     text_bytes: int = setting(16384, "size of one text message", low=256, high=1 << 20)
     buffer_s: float = setting(
         10.0, "seconds of audio waiting in a session before its socket is read no further", low=1, high=600
+    )
+    lag_s: float = setting(
+        5.0, "seconds that a live session may be behind before new ones are refused with 503", low=0.1, high=3600
     )
     send_s: float = setting(10.0, "seconds that a client may take to accept a message", low=0.1, high=600)
     ping_s: float = setting(

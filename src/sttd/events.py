@@ -71,6 +71,8 @@ class Final:
 
     text: str
     words: tuple[Word, ...] = ()
+    lag: float = 0.0
+    """Seconds of audio that had come and were not decoded."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,26 +19,39 @@ ROOM = 1000
 class SecondsQueue(Generic[T]):
     """A queue whose items weigh seconds of audio. One task puts, one takes.
 
-    It is full from `capacity` seconds on; an item may be larger than that and goes in alone.
+    It is full from `capacity` seconds on; an item may be larger than that and goes in alone. Items that are not urgent
+    are taken once `batch` seconds of them have gathered, or with the next urgent one.
     """
 
-    def __init__(self, capacity: float) -> None:
+    def __init__(self, capacity: float, batch: float = 0.0) -> None:
         self._capacity = capacity
-        self._items: deque[tuple[T, float]] = deque()
+        self._batch = batch
+        self._items: deque[tuple[T, float, bool]] = deque()
+        self._urgent = 0
+        self._blocked = False
         self._changed = trio.Event()
         self.seconds = 0.0
 
     def __len__(self) -> int:
         return len(self._items)
 
-    async def put(self, item: T, weight: float = 0.0) -> None:
+    @property
+    def _due(self) -> bool:
+        return bool(self._items) and (self._urgent > 0 or self._blocked or self.seconds >= self._batch)
+
+    async def put(self, item: T, weight: float = 0.0, *, urgent: bool = True) -> None:
         """Add an item, when there is room for it."""
         await trio.lowlevel.checkpoint()
         while weight and self._items and self.seconds + weight > self._capacity:
+            self._blocked = True
+            self._wake()
             await self._changed.wait()
-        self._items.append((item, weight))
+        self._blocked = False
+        self._items.append((item, weight, urgent))
+        self._urgent += urgent
         self.seconds += weight
-        self._wake()
+        if self._due:
+            self._wake()
 
     @property
     def head(self) -> T:
@@ -46,21 +59,23 @@ class SecondsQueue(Generic[T]):
         return self._items[0][0]
 
     async def peek(self) -> T:
-        """The oldest item, which stays, when there is one."""
-        while not self._items:
+        """The oldest item, which stays, when there is one that is due."""
+        while not self._due:
             await self._changed.wait()
         return self.head
 
     def take(self) -> T:
         """Remove the oldest item; there must be one."""
-        item, weight = self._items.popleft()
+        item, weight, urgent = self._items.popleft()
+        self._urgent -= urgent
         self.seconds = self.seconds - weight if self._items else 0.0
         self._wake()
         return item
 
     def _wake(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
+        if self._changed.statistics().tasks_waiting:
+            self._changed.set()
+            self._changed = trio.Event()
 
 
 class Outbox:

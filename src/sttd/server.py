@@ -43,10 +43,10 @@ class Daemon:
         self.sessions: set[Session] = set()
         self._stop = trio.Event()
         self._idle = trio.Event()
-        health = Health(self.provider, lambda: len(self.sessions))
+        health = Health(self.provider, lambda: len(self.sessions), self._lag)
         websockets = {protocol.path: partial(self._serve_session, protocol) for protocol in PROTOCOLS}
         routes = Routes({"/livez": health.livez, "/readyz": health.readyz}, tuple(websockets))
-        self._front_door = FrontDoor(config.limits, routes.respond, websockets)
+        self._front_door = FrontDoor(config.limits, routes.respond, websockets, self._busy)
 
     def drain(self) -> None:
         """Stop accepting; let every session say what it has, and end."""
@@ -61,6 +61,7 @@ class Daemon:
             accepting = trio.CancelScope()
             nursery.start_soon(self._accept, listeners, nursery, accepting)
             nursery.start_soon(self._load)
+            nursery.start_soon(self.provider.keep_spare)
             listening([_address(listener) for listener in listeners])
             await self._stop.wait()
             notify("STOPPING=1")
@@ -103,6 +104,17 @@ class Daemon:
             if not self.sessions:
                 self._idle.set()
                 self._idle = trio.Event()
+
+    def _lag(self) -> float:
+        """Seconds that the session which lags most is behind, of those that send audio no faster than it is spoken."""
+        return max((session.lag for session in self.sessions if session.live), default=0.0)
+
+    def _busy(self) -> str:
+        """Why no session can be added; empty if one can."""
+        if (lag := self._lag()) <= self.config.limits.lag_s:
+            return ""
+        logger.warning("session refused: another one is %.1f s behind (limits.lag_s)", lag)
+        return "This machine does not keep up with its sessions; try again."
 
     async def _finish(self) -> None:
         for session in self.sessions:

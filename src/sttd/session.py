@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
@@ -59,8 +59,10 @@ SLICE_BYTES = 1 << 18
 """Audio that passes through the pipeline in one go, or a second's worth: well under 5 ms of the event loop."""
 LEAST_WEIGHT, REOPEN_WEIGHT = 0.005, 1.0
 """Seconds that anything in a queue counts for at least, so that messages without audio are bounded too."""
-BATCH_S = 2.0
-"""Audio that goes into one call of the recognizer at most when it is behind."""
+LIVE, LIVE_AHEAD_S = 1.2, 2.0
+"""Seconds of audio a second, and at first, from a client that sends as it is spoken."""
+LEAST_BATCH_S, BATCH_S = 0.1, 2.0
+"""Audio that goes into one call of the recognizer, at least while an utterance goes on, and at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +93,28 @@ class Session:
         self._query = query
         self._options = config.session_options()
         self._commands: SecondsQueue[tuple[Command, float]] = SecondsQueue(config.limits.buffer_s)
-        self._work: SecondsQueue[_Work] = SecondsQueue(config.limits.buffer_s)
+        self._work: SecondsQueue[_Work] = SecondsQueue(config.limits.buffer_s, LEAST_BATCH_S)
         self._outbox = Outbox()
         self._progress = 0.0
         self._close = (NORMAL, "")
+        self._unanswered = False  # work was put since the last MessageDone
         self._complained = False
+        self._findings: Sequence[str] = ()
         self._warned: set[str] = set()
         self._ready = trio.Event()
+        self._started = trio.current_time()
         self._received_s = 0.0
         self._finals = 0
+
+    @property
+    def lag(self) -> float:
+        """Seconds of audio that have come and are not decoded."""
+        return self._commands.seconds + self._work.seconds
+
+    @property
+    def live(self) -> bool:
+        """Whether the client sends audio no faster than it is spoken."""
+        return self._received_s <= LIVE * (trio.current_time() - self._started) + LIVE_AHEAD_S
 
     def drain(self) -> None:
         """Read no more, flush, say what is left, and close."""
@@ -110,7 +125,6 @@ class Session:
         """The whole session. Faults in it are told to its client and logged, and end it alone."""
         name, peer = self._protocol.name, self._websocket.peer
         logger.info("connected protocol=%s peer=%s", name, peer)
-        started = trio.current_time()
         how = ""
         try:
             async with trio.open_nursery() as nursery:
@@ -127,7 +141,7 @@ class Session:
                 name,
                 peer,
                 how or self._websocket.how_it_closed(),
-                trio.current_time() - started,
+                trio.current_time() - self._started,
                 self._received_s,
                 self._finals,
             )
@@ -202,7 +216,8 @@ class Session:
         """Whether there is a model and the options can be used; if not the client is told."""
         try:
             await self._provider.ready()
-            self._options = self._checked(self._options, dict(parse_qsl(self._query, keep_blank_values=True)))
+            query = dict(parse_qsl(self._query, keep_blank_values=True))
+            self._options, self._findings = self._checked(self._options, query)
             await self._prepare_audio()
         except ModelMissing as error:
             logger.warning("no model: peer=%s was told %r", self._websocket.peer, str(error))
@@ -231,10 +246,9 @@ class Session:
             self._commands.take()
         self._outbox.close()
 
-    def _checked(self, options: SessionOptions, changes: Mapping[str, object]) -> SessionOptions:
+    def _checked(self, options: SessionOptions, changes: Mapping[str, object]) -> tuple[SessionOptions, Sequence[str]]:
         changed = apply_options(options, changes)
-        self._provider.check(changed)
-        return changed
+        return changed, self._provider.check(changed)
 
     async def _prepare_audio(self) -> None:
         await trio.to_thread.run_sync(prepare, self._options)
@@ -242,6 +256,7 @@ class Session:
     async def _feed(self) -> None:
         """Feeder: commands through the audio pipeline to work for the decoder."""
         await self._ready.wait()
+        self._warn(self._findings, "options")
         pipeline = Pipeline(self._options, bounded=not self._provider.finds_endpoints)
         reply_due = False  # the last message's utterance is still open, so what it says may not be complete
         pause, deadline = math.inf, math.inf
@@ -257,11 +272,11 @@ class Session:
                     continue
                 case Audio():
                     if reply_due:
-                        await self._put_mark(MessageDone())
+                        await self._put_mark(MessageDone(), urgent=False)
                     await self._feed_audio(pipeline, command.data)
                     await self._see_doctor(pipeline, command.data)
                     reply_due = pipeline.speaking
-                    if not reply_due:
+                    if not reply_due and self._unanswered:
                         await self._put_mark(MessageDone())
                     pause = arrival_pause(self._options, self._duration(command), arrived - last_audio)
                     deadline = trio.current_time() + pause if reply_due else math.inf
@@ -296,25 +311,32 @@ class Session:
         findings = pipeline.doctor.look(data)
         if pipeline.doctor.due:
             findings += await trio.to_thread.run_sync(pipeline.doctor.examine)
+        self._warn(findings, "audio")
+
+    def _warn(self, findings: Sequence[str], about: str) -> None:
+        """To the log and to clients that asked for it, each once."""
         for finding in findings:
             if finding not in self._warned:
-                logger.warning("audio of peer=%s: %s", self._websocket.peer, finding)
+                logger.warning("%s of peer=%s: %s", about, self._websocket.peer, finding)
                 self._outbox.put(Warned(finding))
             self._warned.add(finding)
 
-    async def _put_mark(self, mark: MessageDone | _Reopen | _End) -> None:
-        await self._work.put(mark, REOPEN_WEIGHT if isinstance(mark, _Reopen) else LEAST_WEIGHT)
+    async def _put_mark(self, mark: MessageDone | _Reopen | _End, *, urgent: bool = True) -> None:
+        self._unanswered = False
+        await self._work.put(mark, REOPEN_WEIGHT if isinstance(mark, _Reopen) else LEAST_WEIGHT, urgent=urgent)
 
     async def _put_work(self, segments: Sequence[Segment]) -> None:
         for segment in segments:
-            await self._work.put(
-                segment, max(LEAST_WEIGHT, seconds(segment.pcm) if isinstance(segment, Speech) else 0.0)
-            )
+            self._unanswered = True
+            if isinstance(segment, Speech):
+                await self._work.put(segment, max(LEAST_WEIGHT, seconds(segment.pcm)), urgent=False)
+            else:
+                await self._work.put(segment, LEAST_WEIGHT, urgent=not isinstance(segment, UtteranceStart))
 
     async def _configure(self, pipeline: Pipeline, changes: Mapping[str, object]) -> Pipeline:
         """Change the options; an open utterance ends first. The old pipeline if they cannot be used."""
         try:
-            options = self._checked(self._options, changes)
+            options, findings = self._checked(self._options, changes)
         except OptionError as error:
             self._complain(str(error))
             return pipeline
@@ -322,6 +344,7 @@ class Session:
             return pipeline
         await self._flush(pipeline)
         self._options = options
+        self._warn(findings, "options")
         await self._prepare_audio()
         await self._put_mark(_Reopen(options))
         return Pipeline(options, bounded=not self._provider.finds_endpoints, at=pipeline.samples)
@@ -333,11 +356,15 @@ class Session:
         self._complained = True
         self._outbox.put(Failed(reason))
 
+    def _say(self, event: Event) -> None:
+        self._unanswered |= isinstance(event, Final)
+        self._outbox.put(replace(event, lag=round(self.lag, 2)) if isinstance(event, Final) else event)
+
     async def _decode(self) -> None:
         """Decoder: work through the recognizer to events."""
         options: SessionOptions | None = self._options
         while options is not None:
-            async with self._provider.recognizer(options, self._outbox.put) as recognizer:
+            async with self._provider.recognizer(options, self._say) as recognizer:
                 if not self._ready.is_set():
                     self._outbox.put(Ready())
                     self._ready.set()
@@ -350,14 +377,17 @@ class Session:
             self._progress = trio.current_time()
             match work:
                 case Speech():
-                    await recognizer.accept(self._take_speech())
+                    pieces, done = self._take_speech()
+                    await recognizer.accept(pieces)
+                    if done:
+                        self._outbox.put(MessageDone())
                     continue
                 case UtteranceStart(at):
                     await recognizer.start(at / RATE)
                 case SpeechPause():
                     await recognizer.pause()
-                case UtteranceEnd():
-                    await recognizer.finish()
+                case UtteranceEnd(settled):
+                    await recognizer.finish(settled=settled)
                 case MessageDone() as done:
                     self._outbox.put(done)
                 case _Reopen(options):
@@ -367,15 +397,19 @@ class Session:
                     return None
             self._work.take()
 
-    def _take_speech(self) -> list[bytes]:
-        """What waits of the open utterance, up to BATCH_S, in the pieces in which it came."""
+    def _take_speech(self) -> tuple[list[bytes], bool]:
+        """What waits of the open utterance, up to BATCH_S, in the pieces in which it came; whether messages ended."""
         pieces: list[bytes] = []
         taken = 0.0
-        while self._work and isinstance(segment := self._work.head, Speech) and taken < BATCH_S:
-            pieces.append(segment.pcm)
-            taken += seconds(segment.pcm)
+        done = False
+        while self._work and isinstance(item := self._work.head, Speech | MessageDone) and taken < BATCH_S:
+            if isinstance(item, Speech):
+                pieces.append(item.pcm)
+                taken += seconds(item.pcm)
+            else:
+                done = True
             self._work.take()
-        return pieces
+        return pieces, done
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

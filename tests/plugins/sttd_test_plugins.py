@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import trio
+
 from sttd import STTInterface
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 
 class Moody(STTInterface):
@@ -11,7 +18,7 @@ class Moody(STTInterface):
     def __init__(self) -> None:
         self._open = False
 
-    async def initialize(self, text_handler: object = None) -> None:
+    async def initialize(self, text_handler: Callable[[str], Awaitable[None]] | None = None) -> None:
         self._open = True
 
     async def transcribe(self, data: bytes | bytearray) -> str:
@@ -25,6 +32,30 @@ class Moody(STTInterface):
 
     def is_open(self) -> bool:
         return self._open
+
+
+class Stuck(Moody):
+    """Takes three seconds, whatever it hears."""
+
+    async def transcribe(self, data: bytes | bytearray) -> str:
+        await trio.sleep(3)
+        return "at last"
+
+
+class Late(Moody):
+    """Has its text for the handler some time after `transcribe` has returned."""
+
+    async def initialize(self, text_handler: Callable[[str], Awaitable[None]] | None = None) -> None:
+        self._handler = text_handler
+
+    async def transcribe(self, data: bytes | bytearray) -> str:
+        trio.lowlevel.spawn_system_task(self._say)
+        return ""
+
+    async def _say(self) -> None:
+        await trio.sleep(0.2)
+        assert self._handler
+        await self._handler("late")
 
 
 class Chatty(Moody):

@@ -61,7 +61,7 @@ def test_times_are_exact_in_samples() -> None:
     found = [mark for frame in "." * 20 + "#" * 10 + "." * 20 for mark in endpointer.step(frame == "#", 1.0)]
     speech = 12345 + 20 * FRAME
     assert found[0] == Begin(speech - 7 * 16)
-    assert found[-1] == End(speech + 10 * FRAME + 33 * 16)
+    assert found[-1] == End(speech + 10 * FRAME + 33 * 16, settled=True)
 
 
 def test_an_utterance_begins_where_speech_was_first_likely() -> None:
@@ -317,3 +317,18 @@ def test_without_the_gate_everything_is_one_utterance_unless_bounded() -> None:
 )
 def test_patience_with_a_client_depends_on_how_it_sends(duration: float, gap: float, pause: float) -> None:
     assert arrival_pause(replace(SessionOptions(), arrival_pause_ms=1000), duration, gap) == pause
+
+
+def test_a_pause_is_silence_beyond_doubt_and_settles_the_end_until_doubt_returns() -> None:
+    def run(pattern: str) -> list[Mark]:
+        endpointer = Endpointer(RULES)
+        found: list[Mark] = []
+        for frame in pattern:
+            found += endpointer.step(frame == "#", 1.0, perhaps=frame == "?")
+        return found[1:]
+
+    speech = "#" * 10
+    assert run(speech + "." * 15) == [Pause(20 * FRAME), End(15 * FRAME, settled=True)]
+    assert run(speech + "?" * 5 + "." * 15) == [Pause(25 * FRAME), End(15 * FRAME, settled=True)]
+    doubtful = run(speech + "." * 11 + "?" * 34)
+    assert doubtful == [Pause(20 * FRAME), End(15 * FRAME)], "what came after the pause may have been speech"

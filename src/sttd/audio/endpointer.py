@@ -33,17 +33,18 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """The open utterance may be over: silence for `pause_ms`, up to sample `at`, and all that was heard is `sure`.
-    Speech may still go on."""
+    """The open utterance may be over: silence beyond doubt for `pause_ms`, up to sample `at`, and all that was heard is
+    `sure`. Speech may still go on."""
 
     at: int
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The open utterance ends before sample `at`."""
+    """The open utterance ends before sample `at`; `settled` if nothing was heard since its last Pause."""
 
     at: int
+    settled: bool = False
 
 
 Mark = Begin | Pause | End
@@ -140,16 +141,16 @@ class Endpointer:
     def _inside(self, voiced: bool, perhaps: bool, power: float) -> list[Mark]:
         self._silence = 0 if voiced else self._silence + FRAME
         self._calm = 0 if voiced or perhaps else self._calm + FRAME
-        if voiced:
+        if voiced or perhaps:
             self._paused = False
-        elif self._calm >= self._min_silence or self._silence >= DOUBT * self._min_silence:
-            return [self._end(self._heard())]
+        if not voiced and (self._calm >= self._min_silence or self._silence >= DOUBT * self._min_silence):
+            return [self._end(self._heard(), settled=self._paused)]
         length = self._now - self._begun
         if length >= self._cut_from:
             self._look_for_gap(power)
             if length > self._max_utterance - FRAME:
                 return self._cut()
-        if not self._paused and self._silence >= self._pause and self.sure == self._heard():
+        if not self._paused and self._calm >= self._pause and self.sure == self._heard():
             self._paused = True
             return [Pause(self._now)]
         return []
@@ -167,23 +168,23 @@ class Endpointer:
         """End the utterance at the gap; what came after it begins the next one, which may be silent by now."""
         silence = self._silence
         at = self._now if self._cut_at is None else self._cut_at
-        marks: list[Mark] = [self._end(at)]
+        marks: list[Mark] = [self._end(at, settled=False)]
         if self._now - silence - at >= FRAME:
             marks.append(self._begin(at))
             self._silence = silence
         return marks
 
-    def _end(self, at: int) -> End:
+    def _end(self, at: int, *, settled: bool) -> End:
         self._open = False
         self._last_end = at
         self._forget_onset()
-        return End(at)
+        return End(at, settled)
 
     def flush(self, rest: int = 0) -> list[Mark]:
         """End the open utterance here, `rest` samples (less than a frame) after the last frame; forget an onset."""
         self._now += rest
         self._silence += rest if self._silence else 0
-        marks: list[Mark] = [self._end(self._heard())] if self._open else []
+        marks: list[Mark] = [self._end(self._heard(), settled=self._paused)] if self._open else []
         self._forget_onset()
         self._last_end = self._now
         return marks

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sttd._pcm import RingBuffer
@@ -53,7 +54,9 @@ class SpeechPause:
 
 @dataclass(frozen=True, slots=True)
 class UtteranceEnd:
-    """The open utterance is complete."""
+    """The open utterance is complete; `settled` if all that was heard in it came before the last SpeechPause."""
+
+    settled: bool = False
 
 
 Segment = UtteranceStart | Speech | SpeechPause | UtteranceEnd
@@ -78,7 +81,11 @@ class Pipeline:
             self._gate = VoiceGate(options.threshold)
             self._endpointer = Endpointer(options, at)
             self._sent = at
-            self._ring = RingBuffer(Endpointer.reach(options) + PIECE + RATE // SLICES + FRAME)
+
+    @cached_property
+    def _ring(self) -> RingBuffer:
+        """Made with the first audio: there may be many sessions that send none."""
+        return RingBuffer(Endpointer.reach(self._options) + PIECE + RATE // SLICES + FRAME)
 
     @property
     def speaking(self) -> bool:
@@ -137,9 +144,9 @@ class Pipeline:
                 case Pause():
                     yield from self._speech(self._endpointer.sure)
                     yield SpeechPause()
-                case End(at):
+                case End(at, settled):
                     yield from self._speech(at)
-                    yield UtteranceEnd()
+                    yield UtteranceEnd(settled)
 
     def _speech(self, upto: int) -> Iterator[Speech]:
         """The open utterance's audio up to a sample, in pieces that do not depend on how the client cut its stream:

@@ -84,8 +84,12 @@ Upgrade = Callable[[Request, WebSocket], Awaitable[None]]
 class FrontDoor:
     """Serves connections: `respond` answers plain requests, `upgrade` runs the WebSockets of the paths it is for."""
 
-    def __init__(self, limits: LimitsConfig, respond: Respond, routes: Mapping[str, Upgrade]) -> None:
+    def __init__(
+        self, limits: LimitsConfig, respond: Respond, routes: Mapping[str, Upgrade], busy: Callable[[], str]
+    ) -> None:
+        """`busy` says why there can be no more WebSockets for now, or nothing."""
         self._limits = limits
+        self._busy = busy
         self._respond = respond
         self._routes = routes
         self.connections = Connections(limits.connections)
@@ -170,6 +174,8 @@ class FrontDoor:
             valid = False
         if not valid:
             raise BadRequest(HTTPStatus.BAD_REQUEST, "Sec-WebSocket-Key is not 16 bytes in base64.")
+        if reason := self._busy():
+            raise BadRequest(HTTPStatus.SERVICE_UNAVAILABLE, reason, {"Retry-After": "5"})
         clean = [
             ("Host", "sttd"),
             ("Upgrade", "websocket"),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class JsonEvents(Protocol):
-    """Exactly the documented events and fields, unless the client asked for more (`words`, `warnings`)."""
+    """Exactly the documented events and fields, unless the client asked for more (`words`, `lag`, `warnings`)."""
 
     name: ClassVar[str] = "json"
     path: ClassVar[str] = "/ws/stt"
@@ -30,11 +30,13 @@ class JsonEvents(Protocol):
             case Partial(text) if options.partials and text != self._last_partial:
                 self._last_partial = text
                 return _dump({"type": "partial", "text": text})
-            case Final(text, words):
+            case Final(text, words, lag):
                 self._last_partial = ""
                 message: dict[str, object] = {"type": "final", "text": text}
                 if options.words:
                     message["words"] = [asdict(word) for word in words]
+                if options.lag:
+                    message["lag"] = lag
                 return _dump(message)
             case Failed(message=reason):
                 return _dump({"type": "error", "message": reason})

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from sttd.errors import OptionError, RecognitionError
-from sttd.events import Event, Word
+from sttd.events import Event, Final, Word
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,7 +62,7 @@ class Hypothesis:
 class Decoder(ABC):
     """One session's decoder in a streaming engine. Blocking calls, from one thread at a time.
 
-    Word times count from the first audio that the decoder was ever given.
+    Word times count from the first audio that the decoder was given.
     """
 
     @abstractmethod
@@ -72,6 +72,10 @@ class Decoder(ABC):
     @abstractmethod
     def finish(self) -> Transcript:
         """End the utterance; the decoder is ready for the next."""
+
+    def close(self) -> None:
+        """Give up what it holds. It is not used any more; does not block."""
+        return
 
 
 class Engine(ABC):
@@ -84,6 +88,8 @@ class Engine(ABC):
     """The module that must be importable."""
     streaming: ClassVar[bool]
     """Streaming engines give decoders and find endpoints themselves; the others take whole utterances."""
+    takes_phrases: ClassVar[bool] = False
+    """Whether a session may say which phrases it expects."""
 
     def __init__(self, config: Config, model: Path, languages: Sequence[str] = ()) -> None:
         """`languages` are those that the model understands; none: not known."""
@@ -95,6 +101,20 @@ class Engine(ABC):
     @abstractmethod
     def workers(self) -> int:
         """How many calls may run at once."""
+
+    @property
+    def decoders(self) -> int:
+        """How many decoders of a streaming engine may be in use at once."""
+        return self.workers
+
+    @property
+    def spare_wanted(self) -> bool:
+        """Whether `prepare_spare` would save an utterance to come some time."""
+        return False
+
+    def prepare_spare(self) -> None:
+        """Make a decoder ready that is not wanted yet."""
+        return
 
     @abstractmethod
     def load(self) -> None:
@@ -111,14 +131,15 @@ class Engine(ABC):
         """A new decoder of a streaming engine."""
         raise RecognitionError(f"{self.name} has no streaming decoder")
 
-    def check(self, options: SessionOptions) -> None:
-        """OptionError where a session asks for what the model cannot do."""
+    def check(self, options: SessionOptions) -> Sequence[str]:
+        """OptionError where a session asks for what the model cannot do; what it will do in part only."""
         language = base_language(options.language)
         if language and self.languages and language not in self.languages:
             raise OptionError(
                 f"language: the model {self.model.name} does not understand {options.language!r}; "
                 f"it understands {', '.join(self.languages)}"
             )
+        return (f"phrases: {self.name} makes no use of them",) if options.phrases and not self.takes_phrases else ()
 
 
 class Recognizer(ABC):
@@ -137,10 +158,21 @@ class Recognizer(ABC):
         return
 
     @abstractmethod
-    async def finish(self) -> None:
-        """The utterance is over: emit its final if there is text."""
+    async def finish(self, *, settled: bool = False) -> None:
+        """The utterance is over: emit its final if there is text.
+
+        `settled`: all that was heard in it was accepted before the last `pause`.
+        """
 
 
 def base_language(tag: str) -> str:
     """`en` for `en`, `en-US` and `en_us`."""
     return tag.replace("_", "-").split("-", 1)[0].lower()
+
+
+def final_at(offset: float, transcript: Transcript) -> Final:
+    """The final of an utterance that began `offset` seconds after the stream did."""
+    words = tuple(
+        replace(word, start=round(word.start + offset, 3), end=round(word.end + offset, 3)) for word in transcript.words
+    )
+    return Final(transcript.text, words)

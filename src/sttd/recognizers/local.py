@@ -8,7 +8,8 @@ from sttd.audio.pipeline import Pipeline, Speech, UtteranceEnd
 from sttd.errors import RecognitionError
 from sttd.models.store import resolve
 from sttd.recognizers.base import Engine, STTInterface, TextHandler
-from sttd.recognizers.worker import CONTEXT_CHARACTERS, run_blocking
+from sttd.recognizers.batch import CONTEXT_CHARACTERS
+from sttd.recognizers.worker import run_blocking
 
 if TYPE_CHECKING:
     from sttd.config import Config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sttd.audio.format import RATE
@@ -12,6 +13,8 @@ from sttd.events import Word
 from sttd.recognizers.base import Engine, Transcript, base_language
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sttd.config import SessionOptions
 
 # Silence, noise and music make Whisper write what it has read most. Beyond the thresholds of its own decoder
@@ -19,7 +22,21 @@ if TYPE_CHECKING:
 # said; (no-speech probability over, mean log probability under), chosen on recordings of speech and of noise.
 DOUBTS = ((0.6, -0.8), (0.4, -1.1))
 COMPRESSION = 2.4
-WINDOW_S = 30
+UNSURE = -0.45
+"""Mean log probability under which what was found in a short window is tried again in the whole one."""
+
+WHOLE_S = 30.0
+"""The window that Whisper was trained with."""
+
+MARGIN_S = 3.0
+LEAST_S, LEAST_OF_TINY_S, TINY = 15.0, 12.0, 384
+"""Shorter windows make a model repeat itself; `tiny`, known by its encoder's width, bears shorter ones than others."""
+
+TOKENS = 20
+TOKENS_A_SECOND = 12
+"""No language is spoken faster than this; a text of more tokens repeats itself."""
+
+TEMPERATURES = (0.0, 0.2, 0.4)
 SHORTEST = RATE // 10 * 2  # bytes; less than a tenth of a second holds no word, and pads to nothing but noise
 
 
@@ -31,7 +48,8 @@ class FasterWhisperEngine(Engine):
     library: ClassVar[str] = "faster_whisper"
     streaming: ClassVar[bool] = False
 
-    _model: Any = None
+    whole: Any = None
+    fitted: Any = None
 
     @property
     def workers(self) -> int:
@@ -46,7 +64,9 @@ class FasterWhisperEngine(Engine):
 
     def load(self) -> None:
         """Load the model and decode a second of silence: some faults show only then (see docs/operations.md)."""
-        from faster_whisper import WhisperModel
+        import numpy as np
+
+        from sttd.recognizers.fitted import FittedWhisper
 
         logging.getLogger("faster_whisper").setLevel(logging.WARNING)
         settings = self.config.faster_whisper
@@ -54,7 +74,7 @@ class FasterWhisperEngine(Engine):
         if missing:
             raise ModelError(f"the Whisper model in {self.model} does not load: no {', '.join(missing)}")
         try:
-            self._model = WhisperModel(
+            self.whole = FittedWhisper(
                 str(self.model),
                 device=settings.device,
                 compute_type=settings.compute_type,
@@ -62,7 +82,10 @@ class FasterWhisperEngine(Engine):
                 num_workers=self.workers,
                 local_files_only=True,
             )
-            self.languages = tuple(self._model.supported_languages)
+            self.languages = tuple(self.whole.supported_languages)
+            bands = self.whole.feature_extractor.mel_filters.shape[0]
+            units = self.whole.encode(np.zeros((bands, 1000), np.float32)).shape[-1]
+            self.fitted = self.whole.fitted(MARGIN_S, LEAST_OF_TINY_S if units == TINY else LEAST_S)
             self._decode(bytes(RATE * 2), language="en", words=False, final=False)
         except Exception as error:
             raise ModelError(f"the Whisper model in {self.model} does not load: {error}") from error
@@ -77,28 +100,56 @@ class FasterWhisperEngine(Engine):
     def _decode(self, pcm: bytes, *, language: str | None, words: bool, final: bool, context: str = "") -> Transcript:
         import numpy as np
 
-        audio = np.frombuffer(pcm, np.int16).astype(np.float32) / 32768.0
-        segments, _info = self._model.transcribe(
+        audio = np.multiply(np.frombuffer(pcm, np.int16), 1 / 32768, dtype=np.float32)
+        length = len(audio) / RATE
+        decode = partial(
+            self._segments,
             audio,
             language=language,
             beam_size=self.config.faster_whisper.beam_size if final else 1,
-            temperature=(0.0, 0.2, 0.4) if final else 0.0,
-            condition_on_previous_text=False,
-            initial_prompt=context or None,
-            compression_ratio_threshold=COMPRESSION,
-            # Timestamps only cost time in one window; a longer recording needs them to go from window to window.
-            without_timestamps=len(audio) <= WINDOW_S * RATE,
             word_timestamps=words and final,
         )
-        kept = [segment for segment in segments if _is_speech(segment)]
-        return Transcript(
-            " ".join(segment.text.strip() for segment in kept).strip(),
-            tuple(
-                Word(word.word.strip(), round(word.start, 3), round(word.end, 3), round(word.probability, 3))
-                for segment in kept
-                for word in segment.words or ()
-            ),
+        segments: list[Any] = []
+        short = self.fitted.window(length) < WHOLE_S
+        if short:
+            most = int(TOKENS + TOKENS_A_SECOND * length)
+            # The library would leave out without a word what a second try might understand.
+            segments = decode(self.fitted, temperature=0.0, max_new_tokens=most, no_speech_threshold=None)
+            if not final:
+                segments = [segment for segment in segments if not _runs_away(segment, most)]
+            elif any(_runs_away(segment, most) or segment.avg_logprob < UNSURE for segment in segments):
+                short = False
+        if not short:
+            # In a short window the decoder runs on with what it was told was said before.
+            segments = decode(self.whole, temperature=TEMPERATURES if final else 0.0, initial_prompt=context or None)
+        return _transcript([segment for segment in segments if _is_speech(segment)])
+
+    @staticmethod
+    def _segments(audio: Any, model: Any, **options: Any) -> list[Any]:
+        found, _info = model.transcribe(
+            audio,
+            condition_on_previous_text=False,
+            compression_ratio_threshold=COMPRESSION,
+            # Timestamps only cost time in one window; a longer recording needs them to go from window to window.
+            without_timestamps=len(audio) <= WHOLE_S * RATE,
+            **options,
         )
+        return list(found)
+
+
+def _transcript(segments: Sequence[Any]) -> Transcript:
+    return Transcript(
+        " ".join(segment.text.strip() for segment in segments).strip(),
+        tuple(
+            Word(word.word.strip(), round(word.start, 3), round(word.end, 3), round(word.probability, 3))
+            for segment in segments
+            for word in segment.words or ()
+        ),
+    )
+
+
+def _runs_away(segment: Any, most: int) -> bool:
+    return bool(segment.compression_ratio > COMPRESSION or len(segment.tokens) >= most)
 
 
 def _is_speech(segment: Any) -> bool:

@@ -5,31 +5,28 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import trio
 
-from sttd.audio.format import RATE, SAMPLE_BYTES, seconds
 from sttd.errors import ModelError, ModelMissing
-from sttd.events import Final, Partial
+from sttd.events import Final
 from sttd.models.store import resolve
-from sttd.recognizers.base import Engine, Recognizer, STTInterface, Transcript
+from sttd.recognizers.base import Engine, Recognizer, STTInterface
+from sttd.recognizers.batch import BatchRecognizer
 from sttd.recognizers.registry import provider_class
+from sttd.recognizers.scheduler import Scheduler
+from sttd.recognizers.streaming import StreamingRecognizer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from sttd.config import Config, SessionOptions
-    from sttd.recognizers.base import Decoder, Emit
+    from sttd.recognizers.base import Emit
 
 logger = logging.getLogger(__name__)
-CONTEXT_S = 3.0
-"""Silence after which what was said before no longer helps to understand what is said next."""
-
-CONTEXT_CHARACTERS = 200
-"""As much of it as is kept."""
+AGAIN_S = 60.0
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -59,7 +56,9 @@ class Provider:
         self._problem: ModelMissing | ModelError | None = None
         self._loading = trio.Lock()
         self._limiter = trio.CapacityLimiter(1)
-        self._partials = trio.Semaphore(0)
+        self._decoders = trio.Semaphore(0)
+        self._scheduler = Scheduler(1)
+        self._spare_wanted = trio.Event()
 
     @property
     def finds_endpoints(self) -> bool:
@@ -97,16 +96,33 @@ class Provider:
         started = trio.current_time()
         await trio.to_thread.run_sync(engine.load, abandon_on_cancel=abandon)
         self._limiter = trio.CapacityLimiter(engine.workers)
-        self._partials = trio.Semaphore(engine.workers - 1)
+        self._decoders = trio.Semaphore(engine.decoders)
+        self._scheduler = Scheduler(engine.workers)
         self._engine = engine
         self.model = model.name
         took = trio.current_time() - started
         logger.info("model loaded provider=%s model=%s seconds=%.1f", self.name, model.name, took)
 
-    def check(self, options: SessionOptions) -> None:
-        """OptionError where a session asks for what the model cannot do."""
-        if self._engine is not None:
-            self._engine.check(options)
+    def check(self, options: SessionOptions) -> Sequence[str]:
+        """OptionError where a session asks for what the model cannot do; what it will do in part only."""
+        return () if self._engine is None else self._engine.check(options)
+
+    def _look_for_spare(self) -> None:
+        if self._engine is not None and self._engine.spare_wanted:
+            self._spare_wanted.set()
+
+    async def keep_spare(self) -> None:
+        """Have the engine make decoders ready before they are wanted. Runs for as long as the daemon does."""
+        while True:
+            await self._spare_wanted.wait()
+            self._spare_wanted = trio.Event()
+            if self._engine is None or not self._engine.spare_wanted:
+                continue
+            try:
+                await trio.to_thread.run_sync(self._engine.prepare_spare, abandon_on_cancel=True)
+            except Exception:
+                logger.exception("no recognizer could be made ready in advance")
+                await trio.sleep(AGAIN_S)
 
     @asynccontextmanager
     async def recognizer(self, options: SessionOptions, emit: Emit) -> AsyncIterator[Recognizer]:
@@ -118,136 +134,20 @@ class Provider:
                 async with _interface_recognizer(self._class(), emit) as recognizer:
                     yield recognizer
             elif self._engine.streaming:
-                decoder = await trio.to_thread.run_sync(self._engine.decoder, options, limiter=self._limiter)
-                yield StreamingRecognizer(decoder, options, emit, self._limiter)
+                streaming = StreamingRecognizer(
+                    self._engine, options, emit, self._limiter, self._decoders, self._look_for_spare
+                )
+                try:
+                    yield streaming
+                finally:
+                    streaming.close()
             else:
                 async with trio.open_nursery() as nursery:
                     interval = self.config.faster_whisper.partial_interval_ms / 1000
-                    yield BatchRecognizer(self._engine, options, emit, self._limiter, self._partials, nursery, interval)
+                    yield BatchRecognizer(self._engine, options, emit, self._scheduler, nursery, interval)
                     nursery.cancel_scope.cancel()
         finally:
             self.recognizers -= 1
-
-
-class StreamingRecognizer(Recognizer):
-    """A streaming engine's decoder. Its calls are never abandoned: the decoder must not be freed under one."""
-
-    def __init__(self, decoder: Decoder, options: SessionOptions, emit: Emit, limiter: trio.CapacityLimiter) -> None:
-        self._decoder = decoder
-        self._options = options
-        self._emit = emit
-        self._limiter = limiter
-        self._fed = 0
-        self._offset = 0.0
-
-    async def start(self, at: float) -> None:
-        """See Recognizer."""
-        self._offset = at - self._fed / (RATE * SAMPLE_BYTES)
-
-    async def accept(self, pieces: Sequence[bytes]) -> None:
-        """One thread call for all pieces; the decoder sees them as they came, so merging changes no text."""
-        await trio.to_thread.run_sync(self._accept, pieces, limiter=self._limiter)
-
-    def _accept(self, pieces: Sequence[bytes]) -> None:
-        for number, piece in enumerate(pieces, 1):
-            wanted = self._options.partials and number == len(pieces)
-            found = self._decoder.accept(piece, partial=wanted)
-            self._fed += len(piece)
-            if found and found.transcript.text:
-                event = self._final(found.transcript) if found.final else Partial(found.transcript.text)
-                trio.from_thread.run_sync(self._emit, event)
-
-    async def finish(self) -> None:
-        """See Recognizer."""
-        found = await trio.to_thread.run_sync(self._decoder.finish, limiter=self._limiter)
-        if found.text:
-            self._emit(self._final(found))
-
-    def _final(self, transcript: Transcript) -> Final:
-        return _final_at(self._offset, transcript)
-
-
-class BatchRecognizer(Recognizer):
-    """Gathers an utterance and decodes it at its end; decodes what there is for partials meanwhile.
-
-    A partial starts only while another worker stays free (`partials` has one place less than there are workers), so
-    that no final waits for it, and is forgotten when the
-    utterance ends first. Calls share nothing but the model, so those of a session that is gone are abandoned.
-    """
-
-    def __init__(
-        self,
-        engine: Engine,
-        options: SessionOptions,
-        emit: Emit,
-        limiter: trio.CapacityLimiter,
-        partials: trio.Semaphore,
-        nursery: trio.Nursery,
-        interval: float,
-    ) -> None:
-        self._engine = engine
-        self._options = options
-        self._emit = emit
-        self._limiter = limiter
-        self._partials = partials
-        self._nursery = nursery
-        self._interval = interval
-        self._audio = bytearray()
-        self._at = 0.0
-        self._said = ""
-        self._silent_from = 0.0
-        self._utterance = 0
-        self._next_partial = interval
-        self._partial_running = False
-
-    async def start(self, at: float) -> None:
-        """See Recognizer."""
-        self._audio.clear()
-        self._at = at
-        if at - self._silent_from > CONTEXT_S:
-            self._said = ""
-        self._utterance += 1
-        self._next_partial = self._interval
-
-    async def accept(self, pieces: Sequence[bytes]) -> None:
-        """See Recognizer."""
-        for piece in pieces:
-            self._audio += piece
-        due = self._options.partials and seconds(self._audio) >= self._next_partial
-        if due and not self._partial_running and self._limiter.available_tokens > 1 and self._partials.value:
-            self._partials.acquire_nowait()
-            self._partial_running = True
-            self._nursery.start_soon(self._partial, bytes(self._audio), self._utterance)
-
-    async def _partial(self, pcm: bytes, utterance: int) -> None:
-        try:
-            found = await self._decode(pcm, final=False)
-        except Exception:
-            # The final decodes the same audio again and reports what is wrong with it.
-            logger.warning("a partial could not be decoded", exc_info=True)
-            return
-        finally:
-            self._partial_running = False
-            self._partials.release()
-            if utterance == self._utterance:
-                self._next_partial = seconds(pcm) + self._interval
-        if utterance == self._utterance and found.text:
-            self._emit(Partial(found.text))
-
-    async def finish(self) -> None:
-        """See Recognizer."""
-        self._utterance += 1
-        pcm = bytes(self._audio)
-        self._audio.clear()
-        found = await self._decode(pcm, final=True)
-        self._silent_from = self._at + seconds(pcm)
-        self._said = f"{self._said} {found.text}".strip()[-CONTEXT_CHARACTERS:]
-        if found.text:
-            self._emit(_final_at(self._at, found))
-
-    async def _decode(self, pcm: bytes, *, final: bool) -> Transcript:
-        call = partial(self._engine.transcribe, pcm, self._options, final=final, context=self._said)
-        return await trio.to_thread.run_sync(call, limiter=self._limiter, abandon_on_cancel=True)
 
 
 @asynccontextmanager
@@ -281,16 +181,9 @@ class InterfaceRecognizer(Recognizer):
         for piece in pieces:
             self._audio += piece
 
-    async def finish(self) -> None:
+    async def finish(self, *, settled: bool = False) -> None:  # noqa: ARG002
         """See Recognizer."""
         text = await self._service.transcribe(bytes(self._audio))
         self._audio.clear()
         if text:
             self._emit(Final(text))
-
-
-def _final_at(offset: float, transcript: Transcript) -> Final:
-    words = tuple(
-        replace(word, start=round(word.start + offset, 3), end=round(word.end + offset, 3)) for word in transcript.words
-    )
-    return Final(transcript.text, words)

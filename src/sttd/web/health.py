@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 class Health:
     """Answers about one daemon."""
 
-    def __init__(self, provider: Provider, sessions: Callable[[], int]) -> None:
+    def __init__(self, provider: Provider, sessions: Callable[[], int], lag: Callable[[], float]) -> None:
         self._provider = provider
         self._sessions = sessions
+        self._lag = lag
 
     def livez(self) -> Response:
         """Always well, if it is answered at all."""
@@ -36,5 +37,6 @@ class Health:
                 "model": self._provider.model,
                 "sessions": self._sessions(),
                 "recognizers": self._provider.recognizers,
+                "lag_s": round(self._lag(), 2),
             },
         )

@@ -1,0 +1,187 @@
+"""A session's recognizer over an engine that takes whole utterances."""
+
+from __future__ import annotations
+
+import logging
+import re
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from sttd.audio.format import seconds
+from sttd.events import Partial
+from sttd.recognizers.base import Recognizer, Transcript, final_at
+from sttd.recognizers.scheduler import Scheduler, Turn, Urgency
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sttd.config import SessionOptions
+    from sttd.recognizers.base import Emit, Engine
+
+logger = logging.getLogger(__name__)
+CONTEXT_S = 3.0
+"""Silence after which what was said before no longer helps to understand what is said next."""
+
+PARTIALS_SHARE = 4
+"""A partial may be followed by the next after so many times as much new audio as it took to decode."""
+
+CONTEXT_CHARACTERS = 200
+"""As much of it as is kept."""
+
+
+class BatchRecognizer(Recognizer):
+    """Gathers an utterance and decodes it at its end, or when it pauses, in case that is the end.
+
+    Meanwhile it decodes what there is for partials, one at a time, while nobody waits for anything else. Calls share
+    nothing but the model, so those of a session that is gone are abandoned.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        options: SessionOptions,
+        emit: Emit,
+        scheduler: Scheduler,
+        nursery: trio.Nursery,
+        interval: float,
+    ) -> None:
+        """`interval`: seconds of new audio between partials."""
+        self._engine = engine
+        self._options = options
+        self._emit = emit
+        self._scheduler = scheduler
+        self._nursery = nursery
+        self._interval = interval
+        self._at = 0.0
+        self._said = ""
+        self._silent_from = 0.0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._audio = bytearray()
+        self._early: _Early | None = None
+        self._next_partial = self._interval
+        self._stable = StablePrefix()
+        self._partial_running = False
+
+    async def start(self, at: float) -> None:
+        """See Recognizer."""
+        self._begin()
+        self._at = at
+        if at - self._silent_from > CONTEXT_S:
+            self._said = ""
+
+    async def accept(self, pieces: Sequence[bytes]) -> None:
+        """See Recognizer."""
+        for piece in pieces:
+            self._audio += piece
+        due = self._options.partials and seconds(self._audio) >= self._next_partial
+        if due and not self._partial_running and (turn := self._scheduler.spare_turn()):
+            self._partial_running = True
+            self._nursery.start_soon(self._partial, turn, self._audio, self._stable)
+
+    async def _partial(self, turn: Turn, audio: bytearray, stable: StablePrefix) -> None:
+        pcm = bytes(audio)
+        started = trio.current_time()
+        found = await self._try(turn, pcm, final=False)
+        if audio is not self._audio:
+            return  # the utterance is over
+        took = trio.current_time() - started
+        self._partial_running = False
+        self._next_partial = seconds(pcm) + max(self._interval, PARTIALS_SHARE * took)
+        if found and found.text:
+            self._emit(Partial(stable.extended(found.text)))
+
+    async def pause(self) -> None:
+        """See Recognizer. The result is the final, if the utterance is over, else as good as a partial."""
+        before = self._early
+        if before and before.length == len(self._audio):
+            return
+        if before and not before.turn.called.is_set():
+            before.scope.cancel()
+            before = before.before
+        self._early = _Early(self._scheduler.turn(Urgency.PAUSE), len(self._audio), before)
+        self._nursery.start_soon(self._decode_early, self._early, bytes(self._audio), self._audio, self._stable)
+
+    async def _decode_early(self, early: _Early, pcm: bytes, audio: bytearray, stable: StablePrefix) -> None:
+        with early.scope:
+            if early.before:  # a session takes one place at a time
+                await early.before.done.wait()
+                early.before = None
+            early.found = await self._try(early.turn, pcm, final=True)
+        early.done.set()
+        if self._options.partials and early.found and early.found.text and audio is self._audio:
+            self._emit(Partial(stable.extended(early.found.text)))
+
+    async def _try(self, turn: Turn, pcm: bytes, *, final: bool) -> Transcript | None:
+        try:
+            return await self._decode(turn, pcm, final=final)
+        except Exception:
+            # The final decodes the same audio again and reports what is wrong with it.
+            logger.warning("an utterance could not be decoded before its end", exc_info=True)
+            return None
+
+    async def finish(self, *, settled: bool = False) -> None:
+        """See Recognizer."""
+        audio, early = bytes(self._audio), self._early
+        self._begin()
+        found = None
+        if early and (settled or early.length == len(audio)):
+            early.turn.urgency = Urgency.FINAL
+            await early.done.wait()
+            found = early.found
+        elif early:
+            early.scope.cancel()
+        if found is None:
+            found = await self._decode(self._scheduler.turn(Urgency.FINAL), audio, final=True)
+        self._silent_from = self._at + seconds(audio)
+        self._said = f"{self._said} {found.text}".strip()[-CONTEXT_CHARACTERS:]
+        if found.text:
+            self._emit(final_at(self._at, found))
+
+    async def _decode(self, turn: Turn, pcm: bytes, *, final: bool) -> Transcript:
+        return await turn.run(partial(self._engine.transcribe, pcm, self._options, final=final, context=self._said))
+
+
+class _Early:
+    """The decoding of an utterance that may be over."""
+
+    def __init__(self, turn: Turn, length: int, before: _Early | None) -> None:
+        """`length`: bytes of the utterance that it is given; `before`: one that may still run."""
+        self.turn = turn
+        self.length = length
+        self.before = before
+        self.scope = trio.CancelScope()
+        self.done = trio.Event()
+        self.found: Transcript | None = None
+
+
+class StablePrefix:
+    """Keeps partials from flickering: words that two hypotheses in a row have agreed on stay, but for punctuation.
+
+    Local agreement (Liu et al., "Low-Latency Sequence-to-Sequence Speech Recognition", 2020), in words.
+    """
+
+    def __init__(self) -> None:
+        self._agreed: list[str] = []
+        self._last: list[str] = []
+
+    def extended(self, hypothesis: str) -> str:
+        """What to show: the words agreed on, and those of the newest hypothesis that follow them."""
+        words = hypothesis.split()
+        for said, again in zip(self._last[len(self._agreed) :], words[len(self._agreed) :], strict=False):
+            if _bare(said) != _bare(again):
+                break
+            self._agreed.append(again)
+        self._last = words
+        for place, (said, again) in enumerate(zip(self._agreed, words, strict=False)):
+            if _bare(said) == _bare(again):
+                self._agreed[place] = again
+        return " ".join(self._agreed + words[len(self._agreed) :])
+
+
+def _bare(word: str) -> str:
+    """Without what the words that follow may still change."""
+    return re.sub(r"[^\w']", "", word).casefold()

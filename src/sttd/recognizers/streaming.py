@@ -1,0 +1,89 @@
+"""A session's recognizer over an engine that decodes audio as it comes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from sttd.events import Partial
+from sttd.recognizers.base import Recognizer, final_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sttd.config import SessionOptions
+    from sttd.recognizers.base import Decoder, Emit, Engine, Transcript
+
+PATIENCE_S = 5.0
+"""How long an utterance waits for a place."""
+
+
+class StreamingRecognizer(Recognizer):
+    """Borrows a decoder for each utterance, so a session that is silent holds none.
+
+    Calls into a decoder are never abandoned: it must not be freed, or lent to another session, under one.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        options: SessionOptions,
+        emit: Emit,
+        limiter: trio.CapacityLimiter,
+        decoders: trio.Semaphore,
+        borrowed: Callable[[], None],
+    ) -> None:
+        """`decoders` has a place for each decoder that may be in use; `borrowed` is called when one was."""
+        self._engine = engine
+        self._options = options
+        self._emit = emit
+        self._limiter = limiter
+        self._decoders = decoders
+        self._borrowed = borrowed
+        self._at = 0.0
+        self._holding = False
+        self._decoder: Decoder | None = None
+
+    async def start(self, at: float) -> None:
+        """See Recognizer. With the gate off an utterance may last as long as the session, so it takes no place."""
+        self._at = at
+        if self._options.gate:
+            # Who holds a place may hold it for long: to need more memory is better than to lose what is said.
+            with trio.move_on_after(PATIENCE_S):
+                await self._decoders.acquire()
+                self._holding = True
+
+    async def accept(self, pieces: Sequence[bytes]) -> None:
+        """One thread call for all pieces; the decoder sees them as they came, so merging changes no text."""
+        fresh = self._decoder is None
+        await trio.to_thread.run_sync(self._accept, pieces, limiter=self._limiter)
+        if fresh:
+            self._borrowed()
+
+    def _accept(self, pieces: Sequence[bytes]) -> None:
+        if self._decoder is None:
+            self._decoder = self._engine.decoder(self._options)
+        for number, piece in enumerate(pieces, 1):
+            wanted = self._options.partials and number == len(pieces)
+            found = self._decoder.accept(piece, partial=wanted)
+            if found and found.transcript.text:
+                event = final_at(self._at, found.transcript) if found.final else Partial(found.transcript.text)
+                trio.from_thread.run_sync(self._emit, event)
+
+    async def finish(self, *, settled: bool = False) -> None:  # noqa: ARG002 - it has decoded everything already
+        """See Recognizer."""
+        if self._decoder is not None:
+            found: Transcript = await trio.to_thread.run_sync(self._decoder.finish, limiter=self._limiter)
+            if found.text:
+                self._emit(final_at(self._at, found))
+        self.close()
+
+    def close(self) -> None:
+        """Give back what is borrowed."""
+        if self._decoder is not None:
+            self._decoder.close()
+            self._decoder = None
+        if self._holding:
+            self._holding = False
+            self._decoders.release()

@@ -1,0 +1,55 @@
+"""The queue between feeder and decoder: small pieces gather, and nothing that ends an utterance waits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trio.testing import wait_all_tasks_blocked
+
+from sttd.queues import SecondsQueue
+
+if TYPE_CHECKING:
+    import trio
+
+
+async def test_small_pieces_gather_and_an_urgent_item_takes_them_along(nursery: trio.Nursery) -> None:
+    queue: SecondsQueue[str] = SecondsQueue(10, batch=0.1)
+    taken: list[list[str]] = []
+
+    async def take() -> None:
+        while True:
+            await queue.peek()
+            taken.append([queue.take() for _ in range(len(queue))])
+
+    nursery.start_soon(take)
+    for name in "abcd":
+        await queue.put(name, 0.02, urgent=False)
+        await wait_all_tasks_blocked()
+    assert taken == []
+    await queue.put("e", 0.02, urgent=False)
+    await wait_all_tasks_blocked()
+    assert taken == [list("abcde")]
+    await queue.put("f", 0.02, urgent=False)
+    await queue.put("end", 0.005)
+    await wait_all_tasks_blocked()
+    assert taken[1:] == [["f", "end"]]
+
+
+async def test_a_sender_that_waits_for_room_makes_what_there_is_due(nursery: trio.Nursery) -> None:
+    queue: SecondsQueue[str] = SecondsQueue(1, batch=0.1)
+    await queue.put("start", 0.005, urgent=False)
+    nursery.start_soon(lambda: queue.put("a second", 1.0, urgent=False))
+    assert await queue.peek() == "start"
+    assert queue.take() == "start"
+    assert await queue.peek() == "a second"
+
+
+async def test_a_full_queue_holds_its_sender_until_something_is_taken(nursery: trio.Nursery) -> None:
+    queue: SecondsQueue[str] = SecondsQueue(1, batch=0.1)
+    await queue.put("first", 0.9, urgent=False)
+    nursery.start_soon(lambda: queue.put("second", 0.2, urgent=False))
+    await wait_all_tasks_blocked()
+    assert len(queue) == 1
+    assert queue.take() == "first"
+    await wait_all_tasks_blocked()
+    assert queue.head == "second"
