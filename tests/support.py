@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import itertools
 import json
 import os
 import re
@@ -256,8 +257,8 @@ class RawClient:
         return dict(json.loads(received[1]))
 
 
-def frame(opcode: int, payload: bytes, *, fin: bool = True) -> bytes:
-    """A client's frame, masked with zeros."""
+def frame(opcode: int, payload: bytes, *, fin: bool = True, mask: bytes = bytes(4)) -> bytes:
+    """A client's frame."""
     first = bytes([(0x80 if fin else 0) | opcode])
     if len(payload) < 126:
         head = bytes([0x80 | len(payload)])
@@ -265,4 +266,6 @@ def frame(opcode: int, payload: bytes, *, fin: bool = True) -> bytes:
         head = bytes([0x80 | 126]) + struct.pack("!H", len(payload))
     else:
         head = bytes([0x80 | 127]) + struct.pack("!Q", len(payload))
-    return first + head + bytes(4) + payload
+    if any(mask):
+        payload = bytes(byte ^ key for byte, key in zip(payload, itertools.cycle(mask), strict=False))
+    return first + head + mask + payload

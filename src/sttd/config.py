@@ -130,10 +130,13 @@ class LimitsConfig:
     connections: int = setting(64, "open connections in all; more are answered with 503", low=1, high=100000)
     head_bytes: int = setting(16384, "size of a request head", low=1024, high=1 << 20)
     head_s: float = setting(5.0, "seconds that a request head may take", low=0.1, high=300)
-    message_bytes: int = setting(32 << 20, "size of one audio message", low=4096, high=1 << 30)
+    message_bytes: int = setting(1 << 30, "size of one audio message, which may be a recording", low=4096, high=1 << 40)
     text_bytes: int = setting(16384, "size of one text message", low=256, high=1 << 20)
     buffer_s: float = setting(
         10.0, "seconds of audio waiting in a session before its socket is read no further", low=1, high=600
+    )
+    ahead_bytes: int = setting(
+        128 << 20, "audio read beyond buffer_s, of all sessions: a recording that is sent at once", low=0, high=1 << 40
     )
     lag_s: float = setting(
         5.0, "seconds that a live session may be behind before new ones are refused with 503", low=0.1, high=3600

@@ -18,9 +18,11 @@ class Configure:
 
 @dataclass(frozen=True, slots=True)
 class Audio:
-    """One binary message of the client, in the session's audio format."""
+    """One binary message of the client, in the session's audio format, or part of a long one."""
 
     data: bytes
+    complete: bool = True
+    """Whether the message ends here."""
 
 
 @dataclass(frozen=True, slots=True)

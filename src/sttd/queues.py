@@ -16,17 +16,36 @@ T = TypeVar("T")
 ROOM = 1000
 
 
+class Memory:
+    """Bytes that several queues may share."""
+
+    def __init__(self, size: int) -> None:
+        self.left = size
+
+    def take(self, size: int) -> bool:
+        """Whether there is so much left, which is taken then."""
+        enough = size <= self.left
+        self.left -= size if enough else 0
+        return enough
+
+    def give(self, size: int) -> None:
+        """Give back what was taken."""
+        self.left += size
+
+
 class SecondsQueue(Generic[T]):
     """A queue whose items weigh seconds of audio. One task puts, one takes.
 
-    It is full from `capacity` seconds on; an item may be larger than that and goes in alone. Items that are not urgent
-    are taken once `batch` seconds of them have gathered, or with the next urgent one.
+    It is full from `capacity` seconds on, unless the item's bytes still go into `memory`; an item may be larger than
+    that and goes in alone. Items that are not urgent are taken once `batch` seconds of them have gathered, or with the
+    next urgent one.
     """
 
-    def __init__(self, capacity: float, batch: float = 0.0) -> None:
+    def __init__(self, capacity: float, batch: float = 0.0, memory: Memory | None = None) -> None:
         self._capacity = capacity
         self._batch = batch
-        self._items: deque[tuple[T, float, bool]] = deque()
+        self._memory = memory or Memory(0)
+        self._items: deque[tuple[T, float, bool, int]] = deque()
         self._urgent = 0
         self._blocked = False
         self._changed = trio.Event()
@@ -39,15 +58,19 @@ class SecondsQueue(Generic[T]):
     def _due(self) -> bool:
         return bool(self._items) and (self._urgent > 0 or self._blocked or self.seconds >= self._batch)
 
-    async def put(self, item: T, weight: float = 0.0, *, urgent: bool = True) -> None:
-        """Add an item, when there is room for it."""
+    async def put(self, item: T, weight: float = 0.0, *, urgent: bool = True, size: int = 0) -> None:
+        """Add an item of `size` bytes, when there is room for it."""
         await trio.lowlevel.checkpoint()
+        borrowed = 0
         while weight and self._items and self.seconds + weight > self._capacity:
+            if size and self._memory.take(size):
+                borrowed = size
+                break
             self._blocked = True
             self._wake()
             await self._changed.wait()
         self._blocked = False
-        self._items.append((item, weight, urgent))
+        self._items.append((item, weight, urgent, borrowed))
         self._urgent += urgent
         self.seconds += weight
         if self._due:
@@ -66,11 +89,17 @@ class SecondsQueue(Generic[T]):
 
     def take(self) -> T:
         """Remove the oldest item; there must be one."""
-        item, weight, urgent = self._items.popleft()
+        item, weight, urgent, borrowed = self._items.popleft()
+        self._memory.give(borrowed)
         self._urgent -= urgent
         self.seconds = self.seconds - weight if self._items else 0.0
         self._wake()
         return item
+
+    def clear(self) -> None:
+        """Remove everything."""
+        while self._items:
+            self.take()
 
     def _wake(self) -> None:
         if self._changed.statistics().tasks_waiting:

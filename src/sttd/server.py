@@ -16,6 +16,7 @@ from sttd.ops.signals import stop_on_signals
 from sttd.ops.sockets import open_listeners
 from sttd.protocols.json_events import JsonEvents
 from sttd.protocols.plain import PlainText
+from sttd.queues import Memory
 from sttd.recognizers.worker import Provider
 from sttd.session import Session
 from sttd.web.health import Health
@@ -41,6 +42,7 @@ class Daemon:
         self.config = config
         self.provider = Provider(config)
         self.sessions: set[Session] = set()
+        self._ahead = Memory(config.limits.ahead_bytes)
         self._stop = trio.Event()
         self._idle = trio.Event()
         health = Health(self.provider, lambda: len(self.sessions), self._lag)
@@ -93,7 +95,7 @@ class Daemon:
                 missing = False
 
     async def _serve_session(self, protocol: type[Protocol], request: Request, websocket: WebSocket) -> None:
-        session = Session(websocket, protocol(), self.provider, self.config, request.query)
+        session = Session(websocket, protocol(), self.provider, self.config, request.query, self._ahead)
         self.sessions.add(session)
         try:
             if self._stop.is_set():

@@ -42,7 +42,7 @@ from sttd.events import (
     Warned,
 )
 from sttd.net.websocket import Disconnected, WebSocket
-from sttd.queues import Outbox, SecondsQueue
+from sttd.queues import Memory, Outbox, SecondsQueue
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -84,15 +84,16 @@ class Session:
     """Runs one connection from its upgrade to its Close."""
 
     def __init__(
-        self, websocket: WebSocket, protocol: Protocol, provider: Provider, config: Config, query: str
+        self, websocket: WebSocket, protocol: Protocol, provider: Provider, config: Config, query: str, ahead: Memory
     ) -> None:
+        """`ahead`: memory for audio that comes faster than it is decoded."""
         self._websocket = websocket
         self._protocol = protocol
         self._provider = provider
         self._config = config
         self._query = query
         self._options = config.session_options()
-        self._commands: SecondsQueue[tuple[Command, float]] = SecondsQueue(config.limits.buffer_s)
+        self._commands: SecondsQueue[tuple[Command, float]] = SecondsQueue(config.limits.buffer_s, memory=ahead)
         self._work: SecondsQueue[_Work] = SecondsQueue(config.limits.buffer_s, LEAST_BATCH_S)
         self._outbox = Outbox()
         self._progress = 0.0
@@ -136,6 +137,7 @@ class Session:
         except* Disconnected as gone:
             how = str(_first(gone))
         finally:
+            self._commands.clear()
             logger.info(
                 "disconnected protocol=%s peer=%s %s seconds=%.1f audio_s=%.1f finals=%d",
                 name,
@@ -168,11 +170,13 @@ class Session:
                 command = self._protocol.receive(message)
             if isinstance(command, EndOfStream):
                 return
+            size = 0
             if isinstance(command, Audio):
+                command = Audio(command.data, self._websocket.complete)
                 duration = self._duration(command)
                 self._received_s += duration
-                weight = max(weight, duration)
-            await self._commands.put((command, trio.current_time()), weight)
+                weight, size = max(weight, duration), len(command.data)
+            await self._commands.put((command, trio.current_time()), weight, size=size)
 
     def _duration(self, audio: Audio) -> float:
         options = self._options
@@ -261,6 +265,7 @@ class Session:
         reply_due = False  # the last message's utterance is still open, so what it says may not be complete
         pause, deadline = math.inf, math.inf
         last_audio = -math.inf
+        duration = 0.0  # of the message so far
         while True:
             await self._outbox.room()
             command: Command | None = None
@@ -275,12 +280,15 @@ class Session:
                         await self._put_mark(MessageDone(), urgent=False)
                     await self._feed_audio(pipeline, command.data)
                     await self._see_doctor(pipeline, command.data)
-                    reply_due = pipeline.speaking
-                    if not reply_due and self._unanswered:
-                        await self._put_mark(MessageDone())
-                    pause = arrival_pause(self._options, self._duration(command), arrived - last_audio)
-                    deadline = trio.current_time() + pause if reply_due else math.inf
-                    last_audio = arrived
+                    duration += self._duration(command)
+                    reply_due = command.complete and pipeline.speaking
+                    deadline = math.inf
+                    if command.complete:
+                        if not reply_due and self._unanswered:
+                            await self._put_mark(MessageDone())
+                        pause = arrival_pause(self._options, duration, arrived - last_audio)
+                        deadline = trio.current_time() + pause if reply_due else math.inf
+                        duration, last_audio = 0.0, arrived
                 case Unusable(reason):
                     self._complain(reason)
                 case Configure(changes):

@@ -188,7 +188,7 @@ async def test_frames_sent_with_the_head_are_not_lost(tmp_path: Path) -> None:
         frame(3, b"reserved opcode"),
         frame(1, b"\xff\xfe not UTF-8"),
         b"\xff" * 1000,
-        b"\x82\xff" + b"\xff" * 8,  # a length of 2^64 - 1
+        b"\x82\xff" + b"\xff" * 12,  # a length of 2^64 - 1
         frame(8, b"\x00"),
         frame(8, b"\x03\xe7no such code"),
         b"\x82\x05hello",  # not masked

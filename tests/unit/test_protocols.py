@@ -1,4 +1,4 @@
-"""The wire protocols without I/O, and the scanner that finds Close frames."""
+"""The wire protocols without I/O, and the filter that WebSocket frames pass."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from wsproto.frame_protocol import FrameDecoder, Opcode
 
 from sttd.config import SessionOptions
 from sttd.events import (
@@ -24,7 +25,7 @@ from sttd.events import (
     Unusable,
     Word,
 )
-from sttd.net.frames import MAX_CONTROL_FRAMES, MAX_FRAGMENTS, Flood, FrameScanner
+from sttd.net.frames import MAX_CONTROL_FRAMES, MAX_FRAGMENTS, Flood, FrameFilter
 from sttd.protocols.json_events import JsonEvents
 from sttd.protocols.plain import PlainText
 from tests.support import frame
@@ -85,25 +86,74 @@ def test_json_has_the_documented_events() -> None:
 frames = st.tuples(st.sampled_from([0, 1, 2, 9, 10]), st.sampled_from([0, 1, 125, 126, 65535, 65536]), st.booleans())
 
 
+def fed(data: bytes, cuts: list[int], *, part: int = 1 << 20, longest: int = 1 << 30) -> tuple[bytes, FrameFilter]:
+    frames = FrameFilter(part, longest)
+    edges = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
+    return b"".join(frames.feed(data[start:end], 0) for start, end in itertools.pairwise(edges)), frames
+
+
 @given(st.lists(frames, max_size=8), st.binary(max_size=9), st.lists(st.integers(0, 300_000), max_size=10))
-def test_a_close_frame_is_found_however_the_stream_is_cut(
+def test_a_close_frame_is_kept_back_however_the_stream_is_cut(
     before: list[tuple[int, int, bool]], reason: bytes, cuts: list[int]
 ) -> None:
     data = b"".join(frame(opcode, bytes(length), fin=fin) for opcode, length, fin in before)
-    close = len(data)
-    data += frame(8, reason)
-    scanner = FrameScanner()
-    edges = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
-    for start, end in itertools.pairwise(edges):
-        found = scanner.close_at(data[start:end], 0)
-        if found is not None:
-            assert start + found == close
-            return
-    raise AssertionError("the Close frame was passed over")
+    passed, filtered = fed(data + frame(8, reason) + b"more", cuts)
+    assert passed == data
+    assert bytes(filtered.held or b"") == frame(8, reason) + b"more"
+
+
+messages = st.tuples(st.sampled_from([1, 2]), st.lists(st.binary(max_size=70_000), min_size=1, max_size=4))
+
+
+@settings(deadline=None)
+@given(
+    st.lists(messages, max_size=5),
+    st.binary(min_size=4, max_size=4),
+    st.lists(st.integers(0, 300_000), max_size=9),
+    st.sampled_from([50, 1000, 66_000]),
+)
+def test_long_binary_messages_come_in_parts(
+    sent: list[tuple[int, list[bytes]]], mask: bytes, cuts: list[int], limit: int
+) -> None:
+    """A WebSocket library reads the parts; pings between the fragments stay where they were."""
+    data = b""
+    for opcode, fragments in sent:
+        for number, payload in enumerate(fragments):
+            last = number == len(fragments) - 1
+            data += frame(opcode if number == 0 else 0, payload, fin=last, mask=mask) + frame(9, b"ping", mask=mask)
+    passed, filtered = fed(data, cuts, part=limit)
+    reader = FrameDecoder(client=False)
+    reader.receive_bytes(passed)
+    received: list[tuple[int, bytes]] = []
+    parts: list[bytes] = []
+    while piece := reader.process_buffer():
+        if piece.opcode == Opcode.PING:
+            continue
+        if piece.opcode != Opcode.CONTINUATION:
+            kind, part = piece.opcode, b""
+        assert isinstance(piece.payload, bytes)
+        part += piece.payload
+        if not (piece.frame_finished and piece.message_finished):
+            continue
+        parts.append(part)
+        if kind == Opcode.TEXT or filtered.parts.popleft():
+            received.append((kind, b"".join(parts)))
+            parts.clear()
+        assert kind == Opcode.TEXT or len(part) <= limit
+    assert received == [(opcode, b"".join(fragments)) for opcode, fragments in sent]
+    assert not filtered.parts
+    assert not filtered.mid_message
+
+
+def test_a_message_that_is_too_long_is_left_for_the_library_to_refuse() -> None:
+    data = frame(2, bytes(5000)) + frame(2, bytes(5001))
+    passed, _filtered = fed(data, [], part=1000, longest=5000)
+    assert passed.endswith(frame(2, bytes(5001)))
+    assert not passed.startswith(frame(2, bytes(5000)))
 
 
 def test_unmasked_frames_are_followed_too() -> None:
-    assert FrameScanner().close_at(b"\x82\x05hello\x88\x00", 0) == 7
+    assert fed(b"\x82\x05hello\x88\x00", [])[0] == b"\x82\x05hello"
 
 
 @pytest.mark.parametrize(
@@ -111,15 +161,15 @@ def test_unmasked_frames_are_followed_too() -> None:
 )
 def test_floods_are_noticed(flood: bytes) -> None:
     with pytest.raises(Flood):
-        FrameScanner().close_at(flood, 0)
+        fed(flood, [])
 
 
 def test_an_honest_stream_is_no_flood() -> None:
-    scanner = FrameScanner()
+    frames = FrameFilter(1000, 1000)
     for second in range(MAX_CONTROL_FRAMES * 3):
-        assert scanner.close_at(frame(9, b"") + frame(10, b""), second) is None
+        frames.feed(frame(9, b"") + frame(10, b""), second)
     for _number in range(MAX_CONTROL_FRAMES):
-        assert scanner.close_at(frame(2, b"data"), 0) is None
-    assert not scanner.mid_message
-    scanner.close_at(frame(2, b"data", fin=False), 0)
-    assert scanner.mid_message
+        frames.feed(frame(2, b"data"), 0)
+    assert not frames.mid_message
+    frames.feed(frame(2, b"data", fin=False), 0)
+    assert frames.mid_message

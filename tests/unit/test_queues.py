@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from trio.testing import wait_all_tasks_blocked
 
-from sttd.queues import SecondsQueue
+from sttd.queues import Memory, SecondsQueue
 
 if TYPE_CHECKING:
     import trio
@@ -53,3 +53,20 @@ async def test_a_full_queue_holds_its_sender_until_something_is_taken(nursery: t
     assert queue.take() == "first"
     await wait_all_tasks_blocked()
     assert queue.head == "second"
+
+
+async def test_memory_that_queues_share_lets_one_run_ahead_and_is_given_back(nursery: trio.Nursery) -> None:
+    memory = Memory(100)
+    queue: SecondsQueue[str] = SecondsQueue(1, memory=memory)
+    other: SecondsQueue[str] = SecondsQueue(1, memory=memory)
+    for name in ("in room", "in memory"):
+        await queue.put(name, 0.9, size=60)
+    await other.put("in room", 0.9, size=60)
+    nursery.start_soon(lambda: other.put("too much", 0.9, size=60))
+    await wait_all_tasks_blocked()
+    assert (len(queue), len(other), memory.left) == (2, 1, 40)
+    queue.clear()
+    assert memory.left == 100
+    other.take()
+    await wait_all_tasks_blocked()
+    assert (other.head, memory.left) == ("too much", 100)

@@ -2,7 +2,7 @@
 
 trio-websocket answers a peer's Close frame at once and refuses to send from then on. HeldStream keeps that frame
 back until the session has sent its last text. It also keeps the peer's bytes back until the handshake is answered
-(trio-websocket would lose frames that come earlier), and cuts off floods.
+(trio-websocket would lose frames that come earlier), passes long messages on in parts, and cuts off floods.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 from trio_websocket import ConnectionClosed, wrap_server_stream
 
-from sttd.net.frames import Flood, FrameScanner
+from sttd.net.frames import Flood, FrameFilter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 ABNORMAL = 1006
+PART_BYTES = 256_000
+"""A longer audio message is received in parts: whole seconds of the documented format."""
 
 
 class Disconnected(Exception):
@@ -81,14 +83,13 @@ class ReplayStream(WrappedStream):
 class HeldStream(WrappedStream):
     """Holds back everything until `open`, and a Close frame with all that follows it until `release`."""
 
-    def __init__(self, stream: trio.abc.Stream) -> None:
+    def __init__(self, stream: trio.abc.Stream, message_bytes: int) -> None:
         super().__init__(stream)
         self.peer_closing = False
         self.when_peer_closes: Callable[[], None] = lambda: None
-        self._scanner = FrameScanner()
+        self.frames = FrameFilter(min(PART_BYTES, message_bytes), message_bytes)
         self._opened = trio.Event()
         self._released = trio.Event()
-        self._held = b""
         self._waiting_since: float | None = None
 
     def open(self) -> None:
@@ -99,11 +100,6 @@ class HeldStream(WrappedStream):
         """Close frames may pass."""
         self._released.set()
 
-    @property
-    def mid_message(self) -> bool:
-        """Whether the bytes so far end inside a message."""
-        return self._scanner.mid_message
-
     def quiet_for(self) -> float:
         """Seconds since a byte came, while one was being waited for."""
         return 0.0 if self._waiting_since is None else trio.current_time() - self._waiting_since
@@ -111,27 +107,29 @@ class HeldStream(WrappedStream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """See trio.abc.ReceiveStream."""
         await self._opened.wait()
-        if self._held:
-            # trio-websocket asks for more only when it has handed over every message before this frame.
-            self.peer_closing = True
-            self.when_peer_closes()
-            await self._released.wait()
-            held, self._held = self._held, b""
-            return held
+        while self.frames.held is None:
+            data = await self._receive(max_bytes)
+            if not data:
+                return data
+            if passed := self._filter(data):
+                return passed
+        # trio-websocket asks for more only when it has handed over every message before this frame.
+        self.peer_closing = True
+        self.when_peer_closes()
+        await self._released.wait()
+        held, self.frames.held = self.frames.held, bytearray()
+        return held or await self._receive(max_bytes)
+
+    async def _receive(self, max_bytes: int | None) -> bytes | bytearray:
         self._waiting_since = trio.current_time()
         try:
-            data = await super().receive_some(max_bytes)
+            return await super().receive_some(max_bytes)
         finally:
             self._waiting_since = None
-        before = None if self._released.is_set() else self._scan(data)
-        if before is None:
-            return data
-        self._held = bytes(data[before:])
-        return data[:before] or await self.receive_some(max_bytes)
 
-    def _scan(self, data: bytes | bytearray) -> int | None:
+    def _filter(self, data: bytes | bytearray) -> bytes:
         try:
-            return self._scanner.close_at(data, trio.current_time())
+            return self.frames.feed(data, trio.current_time())
         except Flood as flood:
             logger.warning("connection cut: %s", flood)
             raise trio.BrokenResourceError(str(flood)) from flood
@@ -148,6 +146,8 @@ class WebSocket:
 
     def __init__(self, connection: WebSocketConnection, stream: HeldStream, peer: str, limits: LimitsConfig) -> None:
         self.peer = peer
+        self.complete = True
+        """Whether what was received last is a whole message, or the last part of one."""
         self._connection = connection
         self._stream = stream
         self._limits = limits
@@ -158,7 +158,7 @@ class WebSocket:
     @property
     def receiving_message(self) -> bool:
         """Whether part of a message has come, and the rest has not."""
-        return self._stream.mid_message
+        return self._stream.frames.mid_message
 
     def stop_receiving(self) -> None:
         """Let `receive` return None from now on. No message that was taken from the peer is lost."""
@@ -166,13 +166,18 @@ class WebSocket:
         self._receiving.cancel()
 
     async def receive(self) -> str | bytes | None:
-        """The next message; None once the peer has sent a Close frame. Disconnected if it vanished."""
+        """The next message, or part of a long one; None once the peer has sent a Close frame.
+
+        Disconnected if it vanished.
+        """
         with trio.CancelScope() as self._receiving:
             if not (self._stream.peer_closing or self._stopped):
                 try:
-                    return await self._connection.get_message()
+                    message: str | bytes = await self._connection.get_message()
                 except ConnectionClosed:
                     raise Disconnected(self.how_it_closed()) from None
+                self.complete = isinstance(message, str) or self._stream.frames.parts.popleft()
+                return message
         return None
 
     async def send(self, message: str) -> None:
@@ -229,14 +234,14 @@ async def accept(
 
     `head` is a request head that is known to be clean, `early` what the peer sent behind it.
     """
-    held = HeldStream(ReplayStream(early, stream))
+    held = HeldStream(ReplayStream(early, stream), limits.message_bytes)
     async with trio.open_nursery() as nursery:
         with trio.fail_after(limits.head_s):
             request = await wrap_server_stream(
                 nursery,
                 ReplayStream(head, held),
                 message_queue_size=0,  # so that a message is with the session before the next frame is read
-                max_message_size=limits.message_bytes,
+                max_message_size=min(PART_BYTES, limits.message_bytes),
                 receive_buffer_size=None,
             )
             connection = await request.accept()
