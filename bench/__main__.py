@@ -8,7 +8,18 @@ from importlib import import_module
 from bench.corpus import ROOT, Missing
 from bench.report import write
 
-SUBJECTS = ("resampler", "vad", "buffers", "gate_wer", "whisper_context", "latency", "overhead")
+SUBJECTS = (
+    "resampler",
+    "vad",
+    "buffers",
+    "gate_wer",
+    "whisper_context",
+    "latency",
+    "overhead",
+    "capacity",
+    "batching",
+    "allocator",
+)
 
 
 def main() -> None:

@@ -66,6 +66,15 @@ def fastapi_sample(model: Path) -> Iterator[Server]:
 
 
 @contextmanager
+def sink() -> Iterator[Server]:
+    """See bench/peers."""
+    address = f"127.0.0.1:{free_port()}"
+    with running([sys.executable, "-m", "bench.peers.sink", address.rpartition(":")[2]], dict(os.environ)) as process:
+        wait(address, "/", 400)  # it takes nothing but WebSockets
+        yield Server(address, process.pid)
+
+
+@contextmanager
 def running(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -95,11 +104,12 @@ def get(address: str, path: str) -> int:
         return int(client.recv(4096).split()[1])
 
 
-def wait(address: str, path: str) -> None:
+def wait(address: str, path: str, *statuses: int) -> None:
+    """Until it answers that all is well, or with one of the statuses."""
     deadline = time.monotonic() + STARTING_S
     while time.monotonic() < deadline:
         try:
-            if get(address, path) in (200, 404):
+            if get(address, path) in (200, 404, *statuses):
                 return
         except (OSError, IndexError):
             pass

@@ -54,11 +54,10 @@ class SignalDoctor:
 
     def look(self, data: bytes | memoryview) -> list[str]:
         """Findings about the next of the client's messages, and about all before it."""
-        found = [
-            f"this looks like {what}: send the samples alone, without a header, or decode it first"
-            for start, what in CONTAINERS.items()
-            if bytes(data[: len(start)]) == start
-        ]
+        found = []
+        if bytes(data[:4]).startswith(tuple(CONTAINERS)):
+            what = next(what for start, what in CONTAINERS.items() if bytes(data[:4]).startswith(start))
+            found.append(f"this looks like {what}: send the samples alone, without a header, or decode it first")
         if self._looks and self._options.encoding == "pcm_s16le":
             self._gather(bytes(data))
         self._position += len(data)

@@ -72,8 +72,9 @@ class FrameFilter:
             elif view[at] & 0x0F == CLOSE and not self._head:
                 self.held = bytearray()
             else:
-                self._head.append(view[at])
-                at += 1
+                missing = self._head_length() - len(self._head)
+                self._head += view[at : at + missing]
+                at += missing
                 if len(self._head) == self._head_length():
                     out.append(self._begin_frame())
                     self._head.clear()
@@ -81,7 +82,7 @@ class FrameFilter:
 
     def _head_length(self) -> int:
         if len(self._head) < 2:
-            return 14
+            return 2
         extended = {126: 2, 127: 8}.get(self._head[1] & 0x7F, 0)
         return 2 + extended + (4 if self._head[1] & MASKED else 0)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import logging
 import os
 from functools import partial
@@ -36,6 +38,9 @@ TOKENS = 20
 TOKENS_A_SECOND = 12
 """No language is spoken faster than this; a text of more tokens repeats itself."""
 
+M_ARENA_MAX = -8
+"""As <malloc.h> has it."""
+
 TEMPERATURES = (0.0, 0.2, 0.4)
 SHORTEST = RATE // 10 * 2  # bytes; less than a tenth of a second holds no word, and pads to nothing but noise
 
@@ -68,6 +73,8 @@ class FasterWhisperEngine(Engine):
 
         from sttd.recognizers.fitted import FittedWhisper
 
+        if "MALLOC_ARENA_MAX" not in os.environ:
+            _limit_arenas(self.workers)
         logging.getLogger("faster_whisper").setLevel(logging.WARNING)
         settings = self.config.faster_whisper
         missing = [name for name in ("config.json", "model.bin", "tokenizer.json") if not (self.model / name).is_file()]
@@ -135,6 +142,12 @@ class FasterWhisperEngine(Engine):
             **options,
         )
         return list(found)
+
+
+def _limit_arenas(number: int) -> None:
+    """Keep glibc from giving each thread a heap of its own, where the encoder's buffers stay (`bench/allocator.py`)."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, number)
 
 
 def _transcript(segments: Sequence[Any]) -> Transcript:
