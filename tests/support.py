@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 CACHE = ROOT / ".cache"
 SHARED_SPEECH = ROOT.parent / "shared" / "speech"
+KEY = "test-key-0123456789abcdef"
+"""The API key in all tests, which no daemon may write anywhere."""
 NATIVE_CHECK = os.environ.get("STTD_NATIVE_CHECK", "")
 """How the compiled modules were built or are run: `sanitize`, `valgrind`, `cover` (see the Makefile); else empty."""
 
@@ -187,6 +189,7 @@ def running_daemon(models: Path | str, *arguments: str, ready: bool = True, **ex
         process.stdout.close()
         process.stderr.close()
         print(f"--- log of sttd {' '.join(arguments)}\n{daemon.log()}")
+        assert KEY not in daemon.log() + "".join(daemon.lines), "an API key was written"
 
 
 def pieces(pcm: bytes, milliseconds: float = 100) -> list[bytes]:

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, NoReturn
 from sttd import __version__
 from sttd.config import Config, Loaded, load, settings_of
 from sttd.errors import ConfigError, ModelMissing, SttdError
-from sttd.recognizers.registry import provider_class, provider_names
+from sttd.recognizers.registry import local_config, provider_class, provider_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sttd.models.catalog import Entry
+    from sttd.server import Daemon
 
 USAGE, INTERRUPTED = 64, 130
 
@@ -118,7 +119,8 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     check_addresses(config.server.listen)
     provider_class(config.provider)
-    entry = wanted(config)
+    local = local_config(config)
+    entry = wanted(local) if local else None
     logs.set_up(config.log.level)
 
     import trio
@@ -126,24 +128,30 @@ def _serve(arguments: argparse.Namespace) -> int:
     from sttd.server import Daemon
 
     daemon = Daemon(config)
-    trio.run(daemon.run, lambda addresses: _announce(config, addresses, entry))
+    trio.run(daemon.run, lambda addresses: _announce(daemon, local, addresses, entry))
     logging.shutdown()
     sys.stdout.flush()
     # Abandoned decodes may still run in worker threads; leaving through them could only fail.
     os._exit(0)
 
 
-def _announce(config: Config, addresses: list[str], entry: Entry | None) -> None:
+def _announce(daemon: Daemon, local: Config | None, addresses: list[str], entry: Entry | None) -> None:
     from sttd.models.store import resolve
     from sttd.protocols.json_events import JsonEvents
     from sttd.protocols.plain import PlainText
 
-    try:
-        model = resolve(config).name if entry or config.model else ""
-        missing = False
-    except ModelMissing:
-        model, missing = entry.name if entry else config.model, True
-    print(f"sttd {__version__} serves {config.provider}" + (f" ({model})" if model else ""))
+    model, missing = "", False
+    if local is not None:
+        try:
+            model = resolve(local).name if entry or local.model else ""
+        except ModelMissing:
+            model, missing = entry.name if entry else local.model, True
+    named = f" ({model})" if model else ""
+    if (cloud := daemon.provider.cloud) is None:
+        print(f"sttd {__version__} serves {daemon.config.provider}{named}")
+    else:
+        print(f"sttd {__version__} serves {cloud.name} ({cloud.model}): what is said is sent to {cloud.destination}")
+        print(f"  falls back on {local.provider}{named}" if local else "  without a fallback on this machine")
     for protocol, what in ((PlainText, "plain text"), (JsonEvents, "JSON events")):
         print(f"  {what:12}", "  ".join(f"ws://{address}{protocol.path}" for address in addresses))
     if missing:
@@ -165,7 +173,8 @@ def _check_config(arguments: argparse.Namespace) -> int:
 
     loaded = _load(arguments)
     check_addresses(loaded.config.server.listen)
-    wanted(loaded.config)
+    if local := local_config(loaded.config):
+        wanted(local)
     for key, found in settings_of(Config).items():
         value: object = loaded.config
         for part in key.split("."):
@@ -212,7 +221,8 @@ def _entries(arguments: argparse.Namespace, config: Config) -> list[Entry]:
     from sttd.models.store import wanted
 
     if not arguments.name:
-        entry = wanted(config)
+        local = local_config(config)
+        entry = wanted(local) if local else None
         return [entry] if entry else []
     found = []
     for name in arguments.name:

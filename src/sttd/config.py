@@ -85,6 +85,9 @@ class SessionOptions(EndpointConfig):
     partials: bool = setting(True, "send hypotheses while speech goes on (JSON protocol)")
     words: bool = setting(False, "send word times and confidences with each final (JSON protocol)")
     lag: bool = setting(False, "send with each final how many seconds of audio wait behind it (JSON protocol)")
+    engine: bool = setting(
+        False, "say with each final which provider found it, and which it stood in for (JSON protocol)"
+    )
     warnings: bool = setting(False, "say what seems wrong with the audio (JSON protocol)")
 
 
@@ -114,6 +117,33 @@ class FasterWhisperConfig:
     partial_interval_ms: int = setting(
         500, "new audio between two partials, more where decoding is slow", low=200, high=30000
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroqConfig:
+    """The groq provider, which sends each utterance over the internet."""
+
+    model: str = setting("whisper-large-v3-turbo", "model, if the setting model is empty")
+    base_url: str = setting("https://api.groq.com/openai/v1", "where the API is: a proxy, or a server of your own")
+    key_file: str = setting("", "file with the API key; empty: GROQ_API_KEY or systemd's credential groq.key")
+    prompt: str = setting("", "text that tells the model about names and spelling, at most 896 characters")
+    temperature: float = setting(0.0, "randomness of the text", low=0, high=1)
+    deadline_s: float = setting(8.0, "seconds that an utterance may take, tries and all", low=0.5, high=120)
+    requests_per_minute: int = setting(20, "requests that the account allows", low=1, high=100000)
+    seconds_per_hour: int = setting(7200, "seconds of audio that the account allows", low=30, high=10_000_000)
+    least_billed_s: float = setting(10.0, "seconds that the shortest utterance counts for", low=0, high=60)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeepgramConfig:
+    """The deepgram provider, which sends speech over the internet as it comes."""
+
+    model: str = setting("nova-3", "model, if the setting model is empty")
+    base_url: str = setting("wss://api.deepgram.com", "where the API is: a proxy, or a server of your own")
+    key_file: str = setting("", "file with the API key; empty: DEEPGRAM_API_KEY or systemd's credential deepgram.key")
+    endpointing_ms: int = setting(300, "silence after which Deepgram itself ends an utterance", low=10, high=10000)
+    finalize_s: float = setting(1.0, "seconds to wait for what an utterance's end still brings", low=0.1, high=10)
+    deadline_s: float = setting(8.0, "seconds without an answer, or without a connection", low=0.5, high=120)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,10 +196,20 @@ class Config:
     provider: str = setting("faster_whisper", "recognition engine")
     model: str = setting("", "catalog name or folder of a model; empty: the provider's default")
     language: str = setting("", "language of sessions that name none")
+    fallback: str = setting(
+        "", "local provider that takes over when the cloud fails", choices=("", "vosk", "faster_whisper")
+    )
+    fallback_model: str = setting("", "its model; empty: its default")
+    fallback_pause_s: float = setting(
+        10.0, "seconds before the cloud is tried again; longer each time; 0: with each utterance", low=0, high=300
+    )
+    local_only: bool = setting(False, "refuse to start with a provider in the cloud")
     server: ServerConfig = field(default_factory=ServerConfig)
     endpoint: EndpointConfig = field(default_factory=EndpointConfig)
     vosk: VoskConfig = field(default_factory=VoskConfig)
     faster_whisper: FasterWhisperConfig = field(default_factory=FasterWhisperConfig)
+    groq: GroqConfig = field(default_factory=GroqConfig)
+    deepgram: DeepgramConfig = field(default_factory=DeepgramConfig)
     models: ModelsConfig = field(default_factory=ModelsConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     log: LogConfig = field(default_factory=LogConfig)
@@ -194,7 +234,7 @@ class Setting:
     def allowed(self) -> str:
         """What values are allowed, in words."""
         if self.choices:
-            return "one of " + ", ".join(map(str, self.choices))
+            return "one of " + ", ".join(str(choice) or '""' for choice in self.choices)
         if self.kind is bool:
             return "true or false"
         if self.kind in (int, float):

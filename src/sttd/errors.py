@@ -38,5 +38,14 @@ class RecognitionError(SttdError):
     """A recognizer failed in the middle of a session."""
 
 
+class CloudError(RecognitionError):
+    """A cloud provider gave no text; its message is for clients, so it holds no key, organization or request id."""
+
+    def __init__(self, message: str, *, permanent: bool = False) -> None:
+        """`permanent`: trying again soon is of no use."""
+        super().__init__(message)
+        self.permanent = permanent
+
+
 class OptionError(SttdError):
     """A client asked for something that this session cannot give; the session goes on as it was."""

@@ -75,6 +75,10 @@ class Final:
     words: tuple[Word, ...] = ()
     lag: float = 0.0
     """Seconds of audio that had come and were not decoded."""
+    engine: str = ""
+    """The provider that found the text, where it may have been another than the configured one."""
+    fallback_from: str = ""
+    """The provider that it stood in for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,8 @@ class Failed:
     """Something went wrong; the session says separately whether it closes."""
 
     message: str
+    lasting: bool = False
+    """Whether what comes next will fail in the same way."""
 
 
 @dataclass(frozen=True, slots=True)

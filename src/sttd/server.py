@@ -70,6 +70,7 @@ class Daemon:
             accepting.cancel()
             await self._finish()
             nursery.cancel_scope.cancel()
+        await self.provider.aclose()
 
     async def _accept(
         self, listeners: list[trio.SocketListener], nursery: trio.Nursery, accepting: trio.CancelScope

@@ -220,6 +220,13 @@ class Session:
         """Whether there is a model and the options can be used; if not the client is told."""
         try:
             await self._provider.ready()
+            if (cloud := self._provider.cloud) is not None:
+                logger.info(
+                    "the audio of peer=%s leaves this machine: it is sent to %s (%s)",
+                    self._websocket.peer,
+                    cloud.title,
+                    cloud.destination,
+                )
             query = dict(parse_qsl(self._query, keep_blank_values=True))
             self._options, self._findings = self._checked(self._options, query)
             await self._prepare_audio()
@@ -308,7 +315,8 @@ class Session:
         size = min(pipeline.bytes_per_second, SLICE_BYTES)
         view = memoryview(data)
         for start in range(0, len(view), size):
-            await trio.lowlevel.checkpoint()
+            if start:
+                await trio.lowlevel.checkpoint()
             await self._put_work(pipeline.feed(view[start : start + size]))
 
     async def _flush(self, pipeline: Pipeline) -> None:
@@ -365,8 +373,12 @@ class Session:
         self._outbox.put(Failed(reason))
 
     def _say(self, event: Event) -> None:
-        self._unanswered |= isinstance(event, Final)
-        self._outbox.put(replace(event, lag=round(self.lag, 2)) if isinstance(event, Final) else event)
+        if isinstance(event, Final):
+            self._unanswered = True
+            event = replace(event, lag=round(self.lag, 2))
+        self._outbox.put(event)
+        if isinstance(event, Failed) and event.lasting and self._protocol.encode(event, self._options) is None:
+            self._end(INTERNAL, event.message)
 
     async def _decode(self) -> None:
         """Decoder: work through the recognizer to events."""

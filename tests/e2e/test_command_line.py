@@ -36,8 +36,11 @@ def test_version() -> None:
     [
         (["--provider", "x"], {}, 78, "Unsupported STT provider: x"),
         ([], {"STT_PROVIDER": "y"}, 78, "environment STT_PROVIDER: Unsupported STT provider: y"),
-        ([], {"STT_PROVIDER": "groq"}, 69, "groq is not built yet"),
-        (["--provider", "deepgram"], {}, 69, "deepgram is not built yet"),
+        ([], {"STT_PROVIDER": "groq"}, 78, "GROQ_API_KEY"),
+        (["--provider", "deepgram"], {}, 78, "DEEPGRAM_API_KEY"),
+        (["--provider", "groq", "--set", "local_only=true"], {"GROQ_API_KEY": "x"}, 78, "local_only"),
+        (["--provider", "groq", "--set", "groq.key_file=/nonexistent"], {}, 78, "/nonexistent"),
+        (["--provider", "groq", "--set", "fallback=deepgram"], {"GROQ_API_KEY": "x"}, 78, "fallback"),
         (["--model", "huge"], {}, 78, "neither a folder nor in the catalog"),
         (["--config", "/nonexistent.toml"], {}, 78, "/nonexistent.toml: cannot be read"),
         (["--set", "log.level=loud"], {}, 78, "one of debug, info, warning, error"),

@@ -107,6 +107,16 @@ def test_word_times_lie_where_the_words_are(whisper: Daemon, two_cities: Clip) -
     assert all(0 <= word["confidence"] <= 1 for word in words)
 
 
+def test_word_times_do_not_change_the_text(whisper: Daemon, two_cities: Clip) -> None:
+    """The library decodes what is left after the last word once more; now and then that gave a sentence nobody said."""
+    pcm = (at_16k_mono(two_cities)[: 84 * 3200] + bytes(32000)) * 6
+    texts = []
+    for words in (0, 1):
+        with whisper.json(words=words, partials=0) as client:
+            texts.append(finals(json_events(client, pcm)))
+    assert texts[0] == texts[1]
+
+
 def test_multilingual_model_detects_or_is_told_the_language(multilingual_models: Path) -> None:
     from tests.support import running_daemon
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sttd import STTFactory, STTInterface
-from sttd.errors import ModelMissing, RecognitionError, Unavailable
+from sttd.errors import ConfigError, ModelMissing, RecognitionError
 from sttd.recognizers.registry import provider_class, provider_names
 from tests.support import ROOT, Clip, at_16k_mono
 
@@ -69,9 +69,14 @@ def test_an_unknown_provider_is_a_value_error() -> None:
 
 
 @pytest.mark.parametrize("provider", ["groq", "deepgram"])
-def test_providers_that_are_not_built_say_so(provider: str) -> None:
-    with pytest.raises(Unavailable, match=f"{provider} is not built yet"):
-        STTFactory.get_instance(provider)
+async def test_a_cloud_provider_without_a_key_says_where_to_put_it(
+    provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(f"{provider.upper()}_API_KEY", raising=False)
+    service = STTFactory.get_instance(provider)
+    with pytest.raises(ConfigError, match=f"{provider.upper()}_API_KEY"):
+        await service.initialize()
+    assert not service.is_open()
 
 
 def test_another_package_s_provider_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class JsonEvents(Protocol):
-    """Exactly the documented events and fields, unless the client asked for more (`words`, `lag`, `warnings`)."""
+    """Exactly the documented events and fields, unless the client asked for more, such as `words` and `warnings`."""
 
     name: ClassVar[str] = "json"
     path: ClassVar[str] = "/ws/stt"
@@ -30,13 +30,16 @@ class JsonEvents(Protocol):
             case Partial(text) if options.partials and text != self._last_partial:
                 self._last_partial = text
                 return _dump({"type": "partial", "text": text})
-            case Final(text, words, lag):
+            case Final(text, words):
                 self._last_partial = ""
                 message: dict[str, object] = {"type": "final", "text": text}
                 if options.words:
                     message["words"] = [asdict(word) for word in words]
                 if options.lag:
-                    message["lag"] = lag
+                    message["lag"] = event.lag
+                if options.engine:
+                    message["engine"] = event.engine
+                    message["fallback_from"] = event.fallback_from or None
                 return _dump(message)
             case Failed(message=reason):
                 return _dump({"type": "error", "message": reason})

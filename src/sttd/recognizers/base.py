@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import TYPE_CHECKING, ClassVar
 
-from sttd.errors import OptionError, RecognitionError
+from sttd.errors import CloudError, OptionError, RecognitionError
 from sttd.events import Event, Final, Word
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     from sttd.config import Config, SessionOptions
@@ -165,14 +167,82 @@ class Recognizer(ABC):
         """
 
 
+class CloudRecognizer(Recognizer):
+    """A session's recognizer in the cloud. Where it fails it raises CloudError, and another can take over."""
+
+    @abstractmethod
+    def take_pending(self) -> tuple[float, bytes]:
+        """Give up the open utterance: when the part begins that no final has covered, in the stream; its audio."""
+
+
+Rescue = Callable[[CloudError, Sequence[tuple[float, bytes]]], Awaitable[None]]
+"""See to utterances (when each began in the stream, and its audio) for which the cloud had no text."""
+
+
+class Cloud(ABC):
+    """A provider in the network. It has no model to load; audio leaves the machine."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    """Its name as people write it."""
+    library: ClassVar[str]
+    """The module that must be importable; the extra that brings it has the provider's name."""
+    streaming: ClassVar[bool]
+    takes_phrases: ClassVar[bool] = False
+
+    model = ""
+    destination = ""
+    """The host that audio is sent to."""
+
+    @abstractmethod
+    def __init__(self, config: Config) -> None:
+        """ConfigError where there is no API key."""
+
+    @abstractmethod
+    def recognizer(
+        self, options: SessionOptions, emit: Emit, rescue: Rescue
+    ) -> AbstractAsyncContextManager[CloudRecognizer]:
+        """A recognizer for one session. `rescue` is for utterances that fail after `finish` has returned."""
+
+    def check(self, options: SessionOptions) -> Sequence[str]:
+        """What the provider will do in part only."""
+        return (f"phrases: {self.name} makes no use of them",) if options.phrases and not self.takes_phrases else ()
+
+    def state(self) -> dict[str, float]:
+        """What is left of the account's limits, as far as it is known here."""
+        return {}
+
+    async def aclose(self) -> None:
+        """Close what is kept open between sessions."""
+        return
+
+
 def base_language(tag: str) -> str:
     """`en` for `en`, `en-US` and `en_us`."""
     return tag.replace("_", "-").split("-", 1)[0].lower()
 
 
+def finite(value: str | float) -> float:
+    """A number from a peer's JSON, in which Python's parser lets NaN and Infinity through; ValueError for these."""
+    number = float(value)
+    if not isfinite(number):
+        raise ValueError(f"not a finite number: {number}")
+    return number
+
+
 def final_at(offset: float, transcript: Transcript) -> Final:
     """The final of an utterance that began `offset` seconds after the stream did."""
-    words = tuple(
-        replace(word, start=round(word.start + offset, 3), end=round(word.end + offset, 3)) for word in transcript.words
-    )
-    return Final(transcript.text, words)
+    return final_placed(transcript, [(0.0, offset)])
+
+
+def final_placed(transcript: Transcript, anchors: Sequence[tuple[float, float]]) -> Final:
+    """The final of audio that was put together from parts of the stream.
+
+    `anchors` are the times at which the parts begin, in that audio and in the stream.
+    """
+    words = []
+    for word in transcript.words:
+        began, at = max((anchor for anchor in anchors if anchor[0] <= word.start), default=anchors[0])
+        start, end = (round(time - began + at, 3) for time in (word.start, word.end))
+        words.append(replace(word, start=start, end=end))
+    return Final(transcript.text, tuple(words))

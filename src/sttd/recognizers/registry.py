@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from sttd.config import Config
 from sttd.errors import Unavailable
-from sttd.recognizers.base import Engine, STTInterface
+from sttd.recognizers.base import Cloud, Engine, STTInterface
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,8 +20,10 @@ _ENGINES = {
     "faster_whisper": "sttd.recognizers.whisper:FasterWhisperEngine",
     "vosk": "sttd.recognizers.vosk:VoskEngine",
 }
-_NOT_YET = ("groq", "deepgram")
-"""Documented providers that this version cannot run; naming one is understood and refused with a reason."""
+_CLOUDS = {
+    "groq": "sttd.recognizers.groq:Groq",
+    "deepgram": "sttd.recognizers.deepgram:Deepgram",
+}
 
 
 def _plugins() -> Mapping[str, EntryPoint]:
@@ -29,10 +32,10 @@ def _plugins() -> Mapping[str, EntryPoint]:
 
 def provider_names() -> tuple[str, ...]:
     """Every name that the setting `provider` may have."""
-    return tuple(dict.fromkeys((*_ENGINES, *_NOT_YET, *_plugins())))
+    return tuple(dict.fromkeys((*_ENGINES, *_CLOUDS, *_plugins())))
 
 
-def provider_class(provider: str) -> type[Engine | STTInterface]:
+def provider_class(provider: str) -> type[Engine | Cloud | STTInterface]:
     """The class behind a provider's name.
 
     ValueError where there is no such provider, Unavailable where it cannot run here.
@@ -45,8 +48,12 @@ def provider_class(provider: str) -> type[Engine | STTInterface]:
                 f"the provider {provider} needs the extra {engine.extra!r}: pip install 'sttd[{engine.extra}]'"
             )
         return engine
-    if provider in _NOT_YET:
-        raise Unavailable(f"the provider {provider} is not built yet in this version; use faster_whisper or vosk")
+    if provider in _CLOUDS:
+        module, _, name = _CLOUDS[provider].partition(":")
+        cloud = cast("type[Cloud]", getattr(importlib.import_module(module), name))
+        if importlib.util.find_spec(cloud.library) is None:
+            raise Unavailable(f"the provider {provider} needs the extra {provider!r}: pip install 'sttd[{provider}]'")
+        return cloud
     plugins = _plugins()
     if provider not in plugins:
         raise ValueError(f"Unsupported STT provider: {provider}")
@@ -59,6 +66,13 @@ def provider_class(provider: str) -> type[Engine | STTInterface]:
     return found
 
 
+def local_config(config: Config) -> Config | None:
+    """The settings of the local provider: of `provider` itself, or of the one to fall back on from the cloud."""
+    if config.provider not in _CLOUDS:
+        return config
+    return replace(config, provider=config.fallback, model=config.fallback_model) if config.fallback else None
+
+
 class STTFactory:
     """Services by provider, as documented for `/api/v1/ws`."""
 
@@ -67,12 +81,14 @@ class STTFactory:
     @classmethod
     def get_instance(cls, provider: str) -> STTInterface:
         """The one instance of a provider, with default settings; ValueError where there is no such provider."""
-        from sttd.recognizers.local import LocalService
+        from sttd.recognizers.local import CloudService, LocalService
 
         if provider not in cls._instances:
             found = provider_class(provider)
             if issubclass(found, Engine):
                 cls._instances[provider] = LocalService(found, Config(provider=provider))
+            elif issubclass(found, Cloud):
+                cls._instances[provider] = CloudService(found, Config(provider=provider))
             else:
                 cls._instances[provider] = found()
         return cls._instances[provider]

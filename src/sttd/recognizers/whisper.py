@@ -7,6 +7,7 @@ import ctypes
 import logging
 import os
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sttd.audio.format import RATE
@@ -133,15 +134,17 @@ class FasterWhisperEngine(Engine):
 
     @staticmethod
     def _segments(audio: Any, model: Any, **options: Any) -> list[Any]:
+        one_window = len(audio) <= WHOLE_S * RATE
         found, _info = model.transcribe(
             audio,
             condition_on_previous_text=False,
             compression_ratio_threshold=COMPRESSION,
             # Timestamps only cost time in one window; a longer recording needs them to go from window to window.
-            without_timestamps=len(audio) <= WHOLE_S * RATE,
+            without_timestamps=one_window,
             **options,
         )
-        return list(found)
+        # With word times the library would decode the silence after the last word once more, and make up text for it.
+        return list(islice(found, 1) if one_window else found)
 
 
 def _limit_arenas(number: int) -> None:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import trio
 
-from sttd.errors import ModelError, ModelMissing
+from sttd.errors import ConfigError, ModelError, ModelMissing
 from sttd.events import Final
 from sttd.models.store import resolve
-from sttd.recognizers.base import Engine, Recognizer, STTInterface
+from sttd.recognizers.base import Cloud, Engine, Recognizer, STTInterface
 from sttd.recognizers.batch import BatchRecognizer
-from sttd.recognizers.registry import provider_class
+from sttd.recognizers.fallback import Breaker, FallbackRecognizer
+from sttd.recognizers.registry import local_config, provider_class
 from sttd.recognizers.scheduler import Scheduler
 from sttd.recognizers.streaming import StreamingRecognizer
 
@@ -46,12 +47,22 @@ class Provider:
     """The configured provider as the daemon runs it: one model for all sessions, and the threads that decode."""
 
     def __init__(self, config: Config) -> None:
-        """Unavailable where the provider cannot run here."""
+        """Unavailable where the provider cannot run here, ConfigError where it must not or has no key."""
         self.config = config
         self.name = config.provider
         self.recognizers = 0
         self.model = ""
         self._class = provider_class(config.provider)
+        self.cloud: Cloud | None = None
+        self._fallback: Provider | None = None
+        if issubclass(self._class, Cloud):
+            if config.local_only:
+                raise ConfigError(f"local_only: the provider {self.name} would send audio to other machines")
+            self.cloud = self._class(config)
+            self.model = self.cloud.model
+            self._breaker = Breaker(config.fallback_pause_s)
+            if (local := local_config(config)) is not None:
+                self._fallback = Provider(local)
         self._engine: Engine | None = None
         self._problem: ModelMissing | ModelError | None = None
         self._loading = trio.Lock()
@@ -63,7 +74,8 @@ class Provider:
     @property
     def finds_endpoints(self) -> bool:
         """Whether the provider ends utterances by itself where the gate is off."""
-        return issubclass(self._class, Engine) and self._class.streaming
+        streaming = issubclass(self._class, Engine | Cloud) and self._class.streaming
+        return streaming and (self._fallback is None or self._fallback.finds_endpoints)
 
     @property
     def status(self) -> str:
@@ -77,6 +89,10 @@ class Provider:
 
         ModelMissing or ModelError where that fails. With `abandon` a cancelled load is not waited for.
         """
+        if self._fallback is not None:
+            # The cloud serves meanwhile; that there is nothing to fall back on is said when it is wanted.
+            with suppress(ModelMissing, ModelError):
+                await self._fallback.ready(abandon=abandon)
         async with self._loading:
             if self._engine is not None or not issubclass(self._class, Engine):
                 return
@@ -105,6 +121,8 @@ class Provider:
 
     def check(self, options: SessionOptions) -> Sequence[str]:
         """OptionError where a session asks for what the model cannot do; what it will do in part only."""
+        if self.cloud is not None:
+            return self.cloud.check(options)
         return () if self._engine is None else self._engine.check(options)
 
     def _look_for_spare(self) -> None:
@@ -129,7 +147,10 @@ class Provider:
         """A recognizer for one session; `ready` must have returned."""
         self.recognizers += 1
         try:
-            if self._engine is None:
+            if self.cloud is not None:
+                async with self._cloud_recognizer(self.cloud, options, emit) as recognizer:
+                    yield recognizer
+            elif self._engine is None:
                 assert issubclass(self._class, STTInterface)
                 async with _interface_recognizer(self._class(), emit) as recognizer:
                     yield recognizer
@@ -148,6 +169,29 @@ class Provider:
                     nursery.cancel_scope.cancel()
         finally:
             self.recognizers -= 1
+
+    @asynccontextmanager
+    async def _cloud_recognizer(self, cloud: Cloud, options: SessionOptions, emit: Emit) -> AsyncIterator[Recognizer]:
+        fallback = self._fallback
+        local = None if fallback is None else partial(fallback.loaded_recognizer, options)
+        recognizer = FallbackRecognizer(self.name, self._breaker, emit, local, self.config.fallback)
+        async with cloud.recognizer(options, recognizer.emit_from_cloud, recognizer.rescue) as recognizer.primary:
+            try:
+                yield recognizer
+            finally:
+                await recognizer.aclose()
+
+    @asynccontextmanager
+    async def loaded_recognizer(self, options: SessionOptions, emit: Emit) -> AsyncIterator[Recognizer]:
+        """See `recognizer`; ModelMissing or ModelError where the model is not there."""
+        await self.ready()
+        async with self.recognizer(options, emit) as recognizer:
+            yield recognizer
+
+    async def aclose(self) -> None:
+        """Close what is kept open between sessions."""
+        if self.cloud is not None:
+            await self.cloud.aclose()
 
 
 @asynccontextmanager

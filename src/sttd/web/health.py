@@ -38,5 +38,6 @@ class Health:
                 "sessions": self._sessions(),
                 "recognizers": self._provider.recognizers,
                 "lag_s": round(self._lag(), 2),
+                **({"cloud": cloud.state()} if (cloud := self._provider.cloud) else {}),
             },
         )

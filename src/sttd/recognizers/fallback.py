@@ -1,0 +1,174 @@
+"""A session's recognizer in the cloud, and the local one that takes over an utterance when the cloud fails."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import trio
+
+from sttd.errors import CloudError, SttdError
+from sttd.events import Event, Failed, Final, MessageDone
+from sttd.recognizers.base import Recognizer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from sttd.recognizers.base import CloudRecognizer, Emit
+
+    Local = Callable[[Emit], AbstractAsyncContextManager[Recognizer]]
+
+logger = logging.getLogger(__name__)
+LONGEST_PAUSE_S = 300.0
+PIECE = 3200  # bytes: 100 ms, as a streaming recognizer would have got it
+
+
+class Breaker:
+    """A circuit breaker for all sessions: after a failure the cloud is left alone for a while, then tried once.
+
+    Nygard, "Release It!" (2007), chapter 5.2. Each trial that fails doubles the pause.
+    """
+
+    def __init__(self, pause_s: float) -> None:
+        """`pause_s`: the first pause; 0 leaves the breaker closed for ever."""
+        self._first = pause_s
+        self._pause = self._until = 0.0
+        self._trial = False
+
+    def closed(self, now: float) -> bool:
+        """Whether the cloud may be tried; while it is on trial, by the one who asked first."""
+        if not self._pause:
+            return True
+        if now < self._until:
+            return False
+        self._until = now + self._pause
+        self._trial = True
+        return True
+
+    def failed(self, now: float, *, permanent: bool = False) -> None:
+        """Leave the cloud alone; `permanent`: before long it will not be better."""
+        if not self._first or (now < self._until and not self._trial):
+            return  # one of several that failed together
+        self._trial = False
+        self._pause = LONGEST_PAUSE_S if permanent else min(max(self._first, 2 * self._pause), LONGEST_PAUSE_S)
+        self._until = now + self._pause
+
+    def succeeded(self) -> None:
+        """All is well."""
+        self._pause = self._until = 0.0
+        self._trial = False
+
+
+class FallbackRecognizer(Recognizer):
+    """Gives utterances to the cloud, and those that fail there to a local recognizer.
+
+    Without one the client is told what went wrong; the session goes on either way.
+    """
+
+    def __init__(self, cloud: str, breaker: Breaker, emit: Emit, local: Local | None, local_name: str) -> None:
+        """`cloud` and `local_name` are the providers' names."""
+        self.primary: CloudRecognizer
+        self._cloud = cloud
+        self._breaker = breaker
+        self._emit = emit
+        self._local = local
+        self._local_name = local_name
+        self._current: Recognizer | None = None
+        self._borrowed = AsyncExitStack()
+
+    def emit_from_cloud(self, event: Event) -> None:
+        """An event of the primary recognizer."""
+        self._emit(replace(event, engine=self._cloud) if isinstance(event, Final) else event)
+
+    def _emit_from_local(self, event: Event) -> None:
+        if isinstance(event, Final):
+            event = replace(event, engine=self._local_name, fallback_from=self._cloud)
+        self._emit(event)
+
+    async def start(self, at: float) -> None:
+        """See Recognizer."""
+        if self._local and not self._breaker.closed(trio.current_time()):
+            await self._take_over(at, b"")
+            return
+        self._current = self.primary
+        try:
+            await self.primary.start(at)
+        except CloudError as error:
+            await self._switch(error)
+
+    async def accept(self, pieces: Sequence[bytes]) -> None:
+        """See Recognizer."""
+        if self._current is None:
+            return
+        try:
+            await self._current.accept(pieces)
+        except CloudError as error:
+            await self._switch(error)
+
+    async def pause(self) -> None:
+        """See Recognizer."""
+        if self._current is not None:
+            await self._current.pause()
+
+    async def finish(self, *, settled: bool = False) -> None:
+        """See Recognizer."""
+        if self._current is self.primary:
+            try:
+                await self.primary.finish(settled=settled)
+                self._breaker.succeeded()
+            except CloudError as error:
+                await self._switch(error)
+                settled = False
+        if self._current is not None and self._current is not self.primary:
+            await self._current.finish(settled=settled)
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Give back what is borrowed."""
+        self._current = None
+        await self._borrowed.aclose()
+
+    async def _switch(self, error: CloudError) -> None:
+        """Have the local recognizer hear what no final has covered; it stays until the utterance ends."""
+        at, pcm = self.primary.take_pending()
+        self._note(error)
+        self._current = None
+        if self._local is None:
+            self._emit(Failed(str(error), lasting=error.permanent))
+        else:
+            await self._take_over(at, pcm)
+
+    def _note(self, error: CloudError) -> None:
+        logger.warning("%s%s", error, f"; {self._local_name} takes over" if self._local else "")
+        self._breaker.failed(trio.current_time(), permanent=error.permanent)
+
+    async def _take_over(self, at: float, pcm: bytes) -> None:
+        assert self._local is not None
+        try:
+            local = await self._borrowed.enter_async_context(self._local(self._emit_from_local))
+        except SttdError as error:
+            logger.error("%s cannot take over: %s", self._local_name, error)
+            self._emit(Failed(f"{self._cloud} fails, and so does {self._local_name}: {error}"))
+            return
+        self._current = local
+        await local.start(at)
+        await local.accept([pcm[start : start + PIECE] for start in range(0, len(pcm), PIECE)])
+
+    async def rescue(self, error: CloudError, utterances: Sequence[tuple[float, bytes]]) -> None:
+        """See Rescue. Another utterance may be open meanwhile, so these get a recognizer of their own."""
+        apart = FallbackRecognizer(self._cloud, self._breaker, self._emit, self._local, self._local_name)
+        self._note(error)
+        if self._local is None:
+            self._emit(Failed(str(error), lasting=error.permanent))
+            return
+        for at, pcm in utterances:
+            try:
+                await apart._take_over(at, pcm)
+                if apart._current is not None:
+                    await apart._current.finish()
+            finally:
+                await apart.aclose()
+        self._emit(MessageDone())

@@ -1,0 +1,1 @@
+"""The cloud providers against stand-ins that speak their wire formats over real sockets."""
