@@ -128,7 +128,7 @@ class GroqConfig:
     key_file: str = setting("", "file with the API key; empty: GROQ_API_KEY or systemd's credential groq.key")
     prompt: str = setting("", "text that tells the model about names and spelling, at most 896 characters")
     temperature: float = setting(0.0, "randomness of the text", low=0, high=1)
-    deadline_s: float = setting(8.0, "seconds that an utterance may take, tries and all", low=0.5, high=120)
+    deadline_s: float = setting(8.0, "seconds that an utterance may take, tries and all", low=0.5, high=20)
     requests_per_minute: int = setting(20, "requests that the account allows", low=1, high=100000)
     seconds_per_hour: int = setting(7200, "seconds of audio that the account allows", low=30, high=10_000_000)
     least_billed_s: float = setting(10.0, "seconds that the shortest utterance counts for", low=0, high=60)
@@ -143,7 +143,7 @@ class DeepgramConfig:
     key_file: str = setting("", "file with the API key; empty: DEEPGRAM_API_KEY or systemd's credential deepgram.key")
     endpointing_ms: int = setting(300, "silence after which Deepgram itself ends an utterance", low=10, high=10000)
     finalize_s: float = setting(1.0, "seconds to wait for what an utterance's end still brings", low=0.1, high=10)
-    deadline_s: float = setting(8.0, "seconds without an answer, or without a connection", low=0.5, high=120)
+    deadline_s: float = setting(8.0, "seconds without an answer, or without a connection", low=0.5, high=20)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,5 +47,9 @@ class CloudError(RecognitionError):
         self.permanent = permanent
 
 
+class NothingHeard(CloudError):
+    """A cloud provider found so little audio no answer worth; that is no fault of its."""
+
+
 class OptionError(SttdError):
     """A client asked for something that this session cannot give; the session goes on as it was."""

@@ -54,6 +54,13 @@ class NeverFinalize:
     """Finalize is not answered."""
 
 
+@dataclass
+class SlowFinalize:
+    """Finalize is answered late."""
+
+    seconds: float
+
+
 class Silent:
     """Nothing is ever answered."""
 
@@ -214,6 +221,8 @@ class Listener:
                 if isinstance(self._fault, NeverFinalize):
                     await self._interim_results()
                 else:
+                    if isinstance(self._fault, SlowFinalize):
+                        await trio.sleep(self._fault.seconds)
                     await self._final(from_finalize=True)
             case {"type": "CloseStream"}:
                 await self._final()

@@ -109,12 +109,22 @@ def test_a_silent_stream_is_kept_alive(deepgram: DeepgramStandin, deepgram_daemo
 def test_a_long_utterance_that_comes_at_once_has_time_to_be_sent(
     deepgram: DeepgramStandin, start_deepgram: Starter, korean: list[Clip]
 ) -> None:
-    """Eight seconds take two: what waits is sent at four times the speed of speech."""
-    pcm = b"".join(at_16k_mono(clip)[6400:-6400] for clip in sorted(korean, key=lambda clip: len(clip.samples))[:5])
-    with start_deepgram("deepgram.deadline_s=1") as daemon, daemon.json() as client:
+    """Twenty seconds take five, which is more than the deadline, and more than may wait to be sent."""
+    pcm = b"".join(at_16k_mono(clip) for clip in korean)[: 20 * 32000]
+    with start_deepgram("deepgram.deadline_s=2") as daemon, daemon.json(gate=0) as client:
         events = json_events(client, pcm)
-    assert len(finals(events)) == 1
+    assert finals(events)
     assert [event for event in events if event["type"] == "error"] == []
+    assert deepgram.streams[0].seconds == pytest.approx(20)
+
+
+def test_phrases_are_hints_to_the_cloud_and_no_limit_to_the_local_provider(
+    deepgram: DeepgramStandin, start_deepgram: Starter, check: Check, speech: bytes
+) -> None:
+    deepgram.faults.append(Reject(401))
+    with start_deepgram(fallback="vosk") as daemon:
+        check(text(live(daemon, speech, phrases="온도,조명")))
+        assert "vosk takes over" in daemon.log()
 
 
 def test_without_a_fallback_the_client_is_told_in_words(

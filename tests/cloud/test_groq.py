@@ -121,6 +121,17 @@ def test_a_cloud_that_fails_is_left_alone_for_a_while(groq: GroqStandin, start_g
     assert not groq.seen
 
 
+def test_a_fallback_that_is_missing_does_not_keep_the_cloud_away(
+    groq: GroqStandin, start_groq: Starter, speech: bytes
+) -> None:
+    groq.faults.append(Status(401))
+    with start_groq("fallback_model=vosk-small-en-us", fallback="vosk") as daemon, daemon.json(partials=0) as client:
+        events = json_events(client, speech * 2)
+    assert [event["type"] for event in events] == ["ready", "error", "final"]
+    assert "Groq rejected the API key (401); vosk cannot take over: " in events[1]["message"]
+    assert normalized(events[2]["text"]) == SAID
+
+
 def test_a_session_without_the_option_sees_nothing_but_text(
     groq: GroqStandin, start_groq: Starter, speech: bytes
 ) -> None:

@@ -40,6 +40,7 @@ def test_version() -> None:
         (["--provider", "deepgram"], {}, 78, "DEEPGRAM_API_KEY"),
         (["--provider", "groq", "--set", "local_only=true"], {"GROQ_API_KEY": "x"}, 78, "local_only"),
         (["--provider", "groq", "--set", "groq.key_file=/nonexistent"], {}, 78, "/nonexistent"),
+        (["--provider", "groq", "--set", "groq.base_url=api"], {"GROQ_API_KEY": "x"}, 78, "groq.base_url"),
         (["--provider", "groq", "--set", "fallback=deepgram"], {"GROQ_API_KEY": "x"}, 78, "fallback"),
         (["--model", "huge"], {}, 78, "neither a folder nor in the catalog"),
         (["--config", "/nonexistent.toml"], {}, 78, "/nonexistent.toml: cannot be read"),

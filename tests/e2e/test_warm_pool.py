@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from sttd.recognizers.base import Decoder, Transcript
 
+    Utterances = list[tuple[str, list[tuple[str, float, float]]]]
+
 WORDS = SessionOptions(words=True)
 
 
@@ -32,25 +34,37 @@ def decoded(decoder: Decoder, pcm: bytes) -> list[Transcript]:
     return [one.transcript for one in found if one] + [decoder.finish()]
 
 
-def by_a_fresh_recognizer(engine: VoskEngine, pcm: bytes) -> list[Any]:
+@pytest.fixture(scope="module")
+def by_a_fresh_recognizer(engine: VoskEngine, korean: list[Clip]) -> list[Utterances]:
+    """Of each of ten recordings."""
     import vosk
 
-    recognizer = vosk.KaldiRecognizer(engine._model, 16000)
-    recognizer.SetWords(True)
-    found = [recognizer.Result() for piece in pieces(pcm) if recognizer.AcceptWaveform(piece)]
-    return [json.loads(one) for one in (*found, recognizer.FinalResult())]
+    def said(clip: Clip) -> Utterances:
+        recognizer = vosk.KaldiRecognizer(engine._model, 16000)
+        recognizer.SetWords(True)
+        found = [recognizer.Result() for piece in pieces(at_16k_mono(clip)) if recognizer.AcceptWaveform(piece)]
+        return [as_sttd_says_it(json.loads(one)) for one in (*found, recognizer.FinalResult())]
+
+    return [said(clip) for clip in korean[:10]]
 
 
-def as_vosk_says_it(found: Sequence[Transcript]) -> list[tuple[str, list[tuple[str, float, float]]]]:
+def as_sttd_says_it(one: dict[str, Any]) -> tuple[str, list[tuple[str, float, float]]]:
+    words = one.get("result", ())
+    return one["text"], [(word["word"], round(word["start"], 3), round(word["end"], 3)) for word in words]
+
+
+def as_vosk_says_it(found: Sequence[Transcript]) -> Utterances:
     return [(one.text, [(word.word, word.start, word.end) for word in one.words]) for one in found]
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("left", ["finished", "in mid-utterance", "after vosk's own endpoint"])
-def test_a_borrowed_recognizer_is_as_good_as_a_fresh_one(engine: VoskEngine, korean: list[Clip], left: str) -> None:
+def test_a_borrowed_recognizer_is_as_good_as_a_fresh_one(
+    engine: VoskEngine, korean: list[Clip], by_a_fresh_recognizer: list[Utterances], left: str
+) -> None:
     """Words and times to the letter, however the session before it left the recognizer."""
     endpoints = 0
-    for before, clip in zip(korean[1:], korean[:10], strict=False):
+    for before, clip, fresh in zip(korean[1:], korean, by_a_fresh_recognizer, strict=False):
         decoder = engine.decoder(WORDS)
         heard = at_16k_mono(before)
         if left == "finished":
@@ -68,13 +82,6 @@ def test_a_borrowed_recognizer_is_as_good_as_a_fresh_one(engine: VoskEngine, kor
         decoder = engine.decoder(WORDS)
         ours = as_vosk_says_it(decoded(decoder, pcm))
         decoder.close()
-        fresh = [
-            (
-                one["text"],
-                [(word["word"], round(word["start"], 3), round(word["end"], 3)) for word in one.get("result", ())],
-            )
-            for one in by_a_fresh_recognizer(engine, pcm)
-        ]
         assert ours == fresh, clip.name
     assert engine._pool._made == 1, "it was always the same recognizer"
     assert left != "after vosk's own endpoint" or endpoints > 5

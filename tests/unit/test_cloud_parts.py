@@ -106,9 +106,34 @@ def test_results_are_put_together_as_documented() -> None:
     assert heard(assembler, {"type": "UtteranceEnd", "last_word_end": 2}) is None, "right after speech_final"
     assert heard(assembler, results("about", 2, 1, is_final=True)) == ("about", False)
     assert heard(assembler, {"type": "UtteranceEnd", "last_word_end": 3}) == ("about", True)
+    assert heard(assembler, results("mo", 3, 0.5)) == ("mo", False)
     assert heard(assembler, results("", 3, 1, is_final=True, from_finalize=True)) == ("", True)
     assert assembler.finalized
     assert assembler.until == 4
+
+
+def test_what_may_still_change_when_an_utterance_ends_is_said_once() -> None:
+    assembler = Assembler()
+    assembler.receive(results("tell me", 0, 1, is_final=True))
+    assembler.receive(results("more", 1, 1.5))
+    found = assembler.receive({"type": "UtteranceEnd", "last_word_end": 1})
+    assert found
+    assert (found.transcript.text, found.final, found.until) == ("tell me", True, 1)
+    assert heard(assembler, results("more", 1, 2, is_final=True, speech_final=True)) == ("more", True)
+
+
+def test_a_late_answer_is_not_that_of_the_next_utterance() -> None:
+    assembler = Assembler()
+    assembler.expect_finalize()
+    assembler.end(2.0)
+    assembler.expect_finalize()
+    assert heard(assembler, results("first", 0, 2, is_final=True, from_finalize=True)) is None
+    assert not assembler.finalized
+    assert heard(assembler, results("second", 2, 1, is_final=True, from_finalize=True)) == ("second", True)
+
+
+def test_half_a_character_is_replaced() -> None:
+    assert heard(Assembler(), results("a\ud800", 0, 1)) == ("a?", False)
 
 
 def test_results_of_an_utterance_that_is_over_are_left_out() -> None:

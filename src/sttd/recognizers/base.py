@@ -174,9 +174,25 @@ class CloudRecognizer(Recognizer):
     def take_pending(self) -> tuple[float, bytes]:
         """Give up the open utterance: when the part begins that no final has covered, in the stream; its audio."""
 
+    async def drain(self) -> None:
+        """Wait until no final of an earlier utterance is to come."""
+        return
 
-Rescue = Callable[[CloudError, Sequence[tuple[float, bytes]]], Awaitable[None]]
-"""See to utterances (when each began in the stream, and its audio) for which the cloud had no text."""
+
+class Backstop(ABC):
+    """Who stands behind a CloudRecognizer."""
+
+    @abstractmethod
+    def emit_from_cloud(self, event: Event) -> None:
+        """A partial or a final."""
+
+    @abstractmethod
+    def cloud_answered(self) -> None:
+        """The cloud works."""
+
+    @abstractmethod
+    async def rescue(self, error: CloudError, utterances: Sequence[tuple[float, bytes]]) -> None:
+        """See to utterances that failed after `finish` had returned: when each began in the stream, and its audio."""
 
 
 class Cloud(ABC):
@@ -199,10 +215,8 @@ class Cloud(ABC):
         """ConfigError where there is no API key."""
 
     @abstractmethod
-    def recognizer(
-        self, options: SessionOptions, emit: Emit, rescue: Rescue
-    ) -> AbstractAsyncContextManager[CloudRecognizer]:
-        """A recognizer for one session. `rescue` is for utterances that fail after `finish` has returned."""
+    def recognizer(self, options: SessionOptions, backstop: Backstop) -> AbstractAsyncContextManager[CloudRecognizer]:
+        """A recognizer for one session."""
 
     def check(self, options: SessionOptions) -> Sequence[str]:
         """What the provider will do in part only."""
@@ -220,6 +234,11 @@ class Cloud(ABC):
 def base_language(tag: str) -> str:
     """`en` for `en`, `en-US` and `en_us`."""
     return tag.replace("_", "-").split("-", 1)[0].lower()
+
+
+def printable(text: str) -> str:
+    """A text from a peer's JSON, in which there may be half of a surrogate pair, which no message can carry on."""
+    return text.encode(errors="replace").decode().strip()
 
 
 def finite(value: str | float) -> float:

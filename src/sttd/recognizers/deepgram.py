@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import random
-import ssl
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, ClassVar
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
+import h11
 import trio
+import wsproto.utilities
 from trio_websocket import (
     ConnectionClosed,
     ConnectionRejected,
@@ -21,17 +22,17 @@ from trio_websocket import (
 
 from sttd.audio.format import RATE, SAMPLE_BYTES, seconds
 from sttd.credentials import api_key
-from sttd.errors import CloudError
+from sttd.errors import CloudError, NothingHeard
 from sttd.events import Partial
 from sttd.recognizers.base import Cloud, CloudRecognizer, final_placed
 from sttd.recognizers.deepgram_results import Assembler
+from sttd.recognizers.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
-    from urllib.parse import SplitResult
 
     from sttd.config import Config, SessionOptions
-    from sttd.recognizers.base import Emit, Rescue
+    from sttd.recognizers.base import Backstop
     from sttd.recognizers.deepgram_results import Heard
 
 logger = logging.getLogger(__name__)
@@ -43,11 +44,17 @@ REPLAY_SPEED = 4
 KEEPALIVE_S = 4.0
 CONNECT_S, CLOSE_S = 5.0, 2.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 4.0
-UNHEARD_S = 1.0
-"""Results may be missing for so much of an utterance's end, which is silence."""
+UNHEARD_S = 0.2
+"""Results may be missing for so much of an utterance's end."""
+
+LITTLE_S = 0.6
+"""A Finalize need not be answered where so little audio waits for results, says the documentation."""
 
 KEPT_S = 60.0
 """Audio that is kept for another connection, at most."""
+
+AHEAD_S = 10.0
+"""Audio that waits to be sent, before more is taken."""
 
 MESSAGE_BYTES = 1 << 20
 _REASONS = {
@@ -73,18 +80,14 @@ class Deepgram(Cloud):
         self.settings = config.deepgram
         self._key = api_key(self.name, config.deepgram.key_file)
         self.model = config.model or config.deepgram.model
-        self.destination = urlsplit(config.deepgram.base_url).hostname or config.deepgram.base_url
+        self._endpoint = Endpoint("deepgram.base_url", config.deepgram.base_url)
+        self.destination = self._endpoint.host
 
     @asynccontextmanager
-    async def recognizer(
-        self,
-        options: SessionOptions,
-        emit: Emit,
-        rescue: Rescue,  # noqa: ARG002 - all fails before finish returns
-    ) -> AsyncIterator[CloudRecognizer]:
+    async def recognizer(self, options: SessionOptions, backstop: Backstop) -> AsyncIterator[CloudRecognizer]:
         """See Cloud."""
         async with trio.open_nursery() as nursery:
-            recognizer = DeepgramRecognizer(self, options, emit)
+            recognizer = DeepgramRecognizer(self, options, backstop)
             nursery.start_soon(recognizer.run)
             yield recognizer
             await recognizer.close()
@@ -93,15 +96,14 @@ class Deepgram(Cloud):
     @asynccontextmanager
     async def connect(self, options: SessionOptions) -> AsyncIterator[WebSocketConnection]:
         """A connection upstream. CloudError where it is of no use to try again."""
-        url = urlsplit(self.settings.base_url)
         try:
-            async with trio.open_nursery() as nursery, self._stream(url) as stream:
+            async with trio.open_nursery() as nursery, self._stream() as stream:
                 with trio.fail_after(CONNECT_S):
                     connection = await wrap_client_stream(
                         nursery,
                         stream,
-                        url.netloc,
-                        f"{url.path.rstrip('/')}/v1/listen?{urlencode(self._query(options), doseq=True)}",
+                        self._endpoint.netloc,
+                        f"{self._endpoint.path}/v1/listen?{urlencode(self._query(options), doseq=True)}",
                         extra_headers=[(b"Authorization", f"Token {self._key}".encode())],
                         max_message_size=MESSAGE_BYTES,
                     )
@@ -113,19 +115,15 @@ class Deepgram(Cloud):
             raise self._rejection(rejected) from None
 
     @asynccontextmanager
-    async def _stream(self, url: SplitResult) -> AsyncIterator[trio.SocketStream | trio.SSLStream[trio.SocketStream]]:
+    async def _stream(self) -> AsyncIterator[trio.SocketStream | trio.SSLStream[trio.SocketStream]]:
         """A connection to the server, closed in the end: trio-websocket leaves one open that the peer has cut."""
-        host = url.hostname or ""
+        host, port, context = self._endpoint.host, self._endpoint.port, self._endpoint.tls
         stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]
         with trio.fail_after(CONNECT_S):
-            if url.scheme == "wss":
-                # The system's certificates, or those of SSL_CERT_FILE.
-                context = ssl.create_default_context()
-                stream = await trio.open_ssl_over_tcp_stream(
-                    host, url.port or 443, https_compatible=True, ssl_context=context
-                )
+            if context is None:
+                stream = await trio.open_tcp_stream(host, port)
             else:
-                stream = await trio.open_tcp_stream(host, url.port or 80)
+                stream = await trio.open_ssl_over_tcp_stream(host, port, https_compatible=True, ssl_context=context)
         try:
             yield stream
         finally:
@@ -157,11 +155,15 @@ class Deepgram(Cloud):
             "deepgram: status=%d request=%s error=%s body=%r",
             status,
             headers.get(b"dg-request-id", ""),
-            headers.get(b"dg-error", ""),
-            (rejected.body or b"")[:500].decode(errors="replace").replace(self._key, "[key]"),
+            self.without_key(headers.get(b"dg-error", "")),
+            self.without_key((rejected.body or b"").decode(errors="replace"))[:500],
         )
         message = f"{self.title} {_REASONS.get(status, 'has a fault')} ({status})"
         return CloudError(message, permanent=True) if status in _PERMANENT else _Lost(message)
+
+    def without_key(self, text: str) -> str:
+        """For the log."""
+        return text.replace(self._key, "[key]")
 
 
 class _Lost(Exception):
@@ -174,10 +176,10 @@ class DeepgramRecognizer(CloudRecognizer):
     Audio is kept until a final covers it. When a connection is lost, a new one hears again what is kept.
     """
 
-    def __init__(self, cloud: Deepgram, options: SessionOptions, emit: Emit) -> None:
+    def __init__(self, cloud: Deepgram, options: SessionOptions, backstop: Backstop) -> None:
         self._cloud = cloud
         self._options = options
-        self._emit = emit
+        self._backstop = backstop
         self._changed = trio.Event()
         self._failure: CloudError | None = None
         self._kept = bytearray()
@@ -186,14 +188,15 @@ class DeepgramRecognizer(CloudRecognizer):
         self._finishing = False
         self._closing = False
         self._connection = trio.CancelScope()
+        self._patient_from = 0.0
+        self._pause = FIRST_PAUSE_S
         self._begin_connection()
 
     def _begin_connection(self) -> None:
         self._assembler = Assembler()
         self._sent = 0  # bytes of what is kept
         self._sent_s = 0.0  # in all
-        self._anchors: list[tuple[float, float]] = []
-        self._heard_some = False
+        self._anchors = [(0.0, self._kept_at)]
         self._finalize = self._finishing
         self._finalize_sent: float | None = None
 
@@ -206,34 +209,41 @@ class DeepgramRecognizer(CloudRecognizer):
         self._failure = None
         self._open = True
         self._kept_at = at
-        self._heard_some = False
-        self._anchors.append((self._sent_s, at))
+        self._anchors = [*self._anchors[-1:], (self._sent_s, at)]
+        self._be_patient()
         self._wake()
+
+    def _be_patient(self) -> None:
+        self._patient_from, self._pause = trio.current_time(), FIRST_PAUSE_S
 
     async def accept(self, pieces: Sequence[bytes]) -> None:
         """See Recognizer. CloudError where there is no connection to be had."""
-        if self._failure is not None:
-            raise self._failure
         for piece in pieces:
             self._kept += piece
+        self._wake()
+        while self._failure is None and self._unsent_s() > AHEAD_S:
+            await self._changed.wait()
+        if self._failure is not None:
+            raise self._failure
         excess = len(self._kept) - int(KEPT_S * RATE) * SAMPLE_BYTES
         if excess > 0:
-            self._forget(excess)
-        self._wake()
+            self._forget(min(excess, self._sent))
+
+    def _unsent_s(self) -> float:
+        return (len(self._kept) - self._sent) / SAMPLE_BYTES / RATE
 
     def _forget(self, size: int) -> None:
-        """Let go of the oldest audio."""
+        """Let go of the oldest audio, which was sent."""
         del self._kept[:size]
         self._kept_at += size / SAMPLE_BYTES / RATE
-        self._sent = max(0, self._sent - size)
+        self._sent -= size
 
     async def finish(self, *, settled: bool = False) -> None:  # noqa: ARG002
         """See Recognizer. CloudError where no answer comes in time."""
         if self._kept and self._failure is None:
             self._finalize = self._finishing = True
             self._wake()
-            unsent_s = seconds(self._kept[self._sent :])
-            with trio.move_on_after(self._cloud.settings.deadline_s + unsent_s / REPLAY_SPEED):
+            with trio.move_on_after(self._cloud.settings.deadline_s + self._unsent_s() / REPLAY_SPEED):
                 while not self._complete() and self._failure is None:
                     changed = self._changed
                     with trio.move_on_after(self._cloud.settings.finalize_s):
@@ -246,14 +256,19 @@ class DeepgramRecognizer(CloudRecognizer):
         self.take_pending()
 
     def _complete(self) -> bool:
-        """Whether all that will be known of the utterance is known."""
+        """Whether all that will be known of the utterance is known. NothingHeard where there will be no answer."""
+        if not self._kept:
+            return True
         if self._finalize_sent is None:
             return False
         if self._assembler.finalized:
             return True
-        waited = trio.current_time() - self._finalize_sent
-        heard = self._heard_some and self._assembler.until >= self._sent_s - UNHEARD_S
-        return heard and waited >= self._cloud.settings.finalize_s
+        if trio.current_time() - self._finalize_sent < self._cloud.settings.finalize_s:
+            return False
+        unheard_s = self._sent_s - self._assembler.until
+        if UNHEARD_S < unheard_s <= LITTLE_S:
+            raise NothingHeard(f"{self._cloud.title} had no answer to {unheard_s:.1f} s of audio")
+        return unheard_s <= UNHEARD_S
 
     def take_pending(self) -> tuple[float, bytes]:
         """See CloudRecognizer."""
@@ -285,30 +300,29 @@ class DeepgramRecognizer(CloudRecognizer):
 
     async def _keep_connected(self) -> None:
         """Connect, and again when the connection is lost in an utterance."""
-        patience = self._cloud.settings.deadline_s
-        since, pause = trio.current_time(), FIRST_PAUSE_S
         while self._open and not self._closing and self._failure is None:
-            try:
-                self._begin_connection()
-                with trio.CancelScope() as self._connection:
+            lost: BaseException | None = None
+            with trio.CancelScope() as self._connection:
+                try:
+                    self._begin_connection()
                     async with self._cloud.connect(self._options) as connection:
-                        self._anchors = [(0.0, self._kept_at)]
                         await self._use(connection)
-                return
-            except* (CloudError, _Lost, OSError, trio.TooSlowError, HandshakeError, ConnectionClosed) as group:
-                lost = _first(group)
+                except* _FAULTS as group:
+                    lost = _first(group)
             if isinstance(lost, CloudError):
                 self._fail(lost)
-                return
-            logger.warning("deepgram: no connection: %s", str(lost) or type(lost).__name__)
-            if self._sent_s:  # there was one
-                since, pause = trio.current_time(), FIRST_PAUSE_S
-            wait = pause * random.uniform(0.75, 1.0)  # noqa: S311
-            if trio.current_time() + wait - since > patience:
-                self._fail(CloudError(f"{self._cloud.title} cannot be reached ({type(lost).__name__.strip('_')})"))
-            elif self._open:
-                await trio.sleep(wait)
-            pause = min(2 * pause, LONGEST_PAUSE_S)
+            elif lost is not None:
+                await self._before_next(self._cloud.without_key(str(lost) or type(lost).__name__))
+
+    async def _before_next(self, reason: str) -> None:
+        """Wait, longer each time; give up after the deadline."""
+        logger.warning("deepgram: no connection: %s", reason)
+        wait = self._pause * random.uniform(0.75, 1.0)  # noqa: S311
+        self._pause = min(2 * self._pause, LONGEST_PAUSE_S)
+        if trio.current_time() + wait - self._patient_from > self._cloud.settings.deadline_s:
+            self._fail(CloudError(f"{self._cloud.title} cannot be reached"))
+        elif self._open:
+            await trio.sleep(wait)
 
     def _fail(self, error: CloudError) -> None:
         """Give up the utterance, and the connection, which is of no use to the next one either."""
@@ -333,10 +347,12 @@ class DeepgramRecognizer(CloudRecognizer):
             changed = self._changed
             if self._sent < len(self._kept):
                 piece = bytes(self._kept[self._sent : self._sent + PIECE])
-                await connection.send_message(piece)
-                last = trio.current_time()
+                # Counted before it is sent: meanwhile the utterance may be given up, and the next begin.
                 self._sent += len(piece)
                 self._sent_s += seconds(piece)
+                await connection.send_message(piece)
+                last = trio.current_time()
+                self._wake()
                 if len(self._kept) - self._sent > PIECE:
                     await trio.sleep(seconds(piece) / REPLAY_SPEED)
             elif self._finalize:
@@ -371,7 +387,8 @@ class DeepgramRecognizer(CloudRecognizer):
             if message.get("type") == "Error":
                 raise _Lost("Deepgram reported an error")
             if message.get("type") == "Results":
-                self._heard_some = True
+                self._be_patient()
+                self._backstop.cloud_answered()
             if heard is not None:
                 self._take(heard)
             self._wake()
@@ -379,7 +396,7 @@ class DeepgramRecognizer(CloudRecognizer):
     def _take(self, heard: Heard) -> None:
         if not heard.final:
             if heard.transcript.text and self._options.partials:
-                self._emit(Partial(heard.transcript.text))
+                self._backstop.emit_from_cloud(Partial(heard.transcript.text))
             return
         self._say(heard)
         until = self._in_stream(heard.until)
@@ -388,11 +405,24 @@ class DeepgramRecognizer(CloudRecognizer):
 
     def _say(self, heard: Heard) -> None:
         if heard.transcript.text:
-            self._emit(final_placed(heard.transcript, self._anchors))
+            self._backstop.emit_from_cloud(final_placed(heard.transcript, self._anchors))
 
     def _in_stream(self, time: float) -> float:
-        began, at = max(anchor for anchor in self._anchors if anchor[0] <= time)
+        began, at = max((anchor for anchor in self._anchors if anchor[0] <= time), default=self._anchors[0])
         return time - began + at
+
+
+_FAULTS = (
+    CloudError,
+    _Lost,
+    OSError,
+    trio.TooSlowError,
+    HandshakeError,
+    ConnectionClosed,
+    # What these raise at an answer that is no WebSocket handshake goes through trio-websocket.
+    h11.ProtocolError,
+    wsproto.utilities.ProtocolError,
+)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

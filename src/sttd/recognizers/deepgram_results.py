@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sttd.events import Word
-from sttd.recognizers.base import Transcript, finite
+from sttd.recognizers.base import Transcript, finite, printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,21 +37,22 @@ class Assembler:
         """Whether the answer to a Finalize has come since `expect_finalize`."""
         self._over = 0.0
         self._committed: list[Transcript] = []
+        self._committed_until = 0.0
         self._interim = Transcript("")
 
     def receive(self, message: Mapping[str, Any]) -> Heard | None:
         """What a message of the server adds. ValueError where it is not as documented."""
         if message.get("type") == "UtteranceEnd" and self._committed:
-            return self.take()
+            return self._take_committed()
         if message.get("type") != "Results":
             return None
         try:
-            end = finite(message["start"]) + finite(message["duration"])
+            end = finite(finite(message["start"]) + finite(message["duration"]))
             found = _transcript(message["channel"]["alternatives"])
         except (KeyError, IndexError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"not as documented: {error!r}") from error
         answered = bool(message.get("from_finalize"))
-        if end <= self._over + EPSILON_S and not answered:
+        if end <= self._over + EPSILON_S:
             return None  # of an utterance that was given up waiting for
         self.finalized |= answered
         self.until = max(self.until, end)
@@ -60,10 +61,11 @@ class Assembler:
             self._interim = found
         else:
             self._interim = Transcript("")
+            self._committed_until = end
             if found.text:
                 self._committed.append(found)
             if message.get("speech_final") or answered:
-                return self.take()
+                return self._take_committed()
         return Heard(self._so_far(), final=False, until=self.until)
 
     def _wanted(self, found: Transcript) -> Transcript:
@@ -74,9 +76,13 @@ class Assembler:
         return Transcript(" ".join(word.word for word in words), words)
 
     def _so_far(self) -> Transcript:
-        parts = [part for part in (*self._committed, self._interim) if part.text]
-        words = tuple(word for part in parts for word in part.words)
-        return Transcript(" ".join(part.text for part in parts), words)
+        return _joined([*self._committed, self._interim])
+
+    def _take_committed(self) -> Heard:
+        """What will not change any more; an interim result stays, and comes again."""
+        found = Heard(_joined(self._committed), final=True, until=self._committed_until)
+        self._committed.clear()
+        return found
 
     def take(self) -> Heard:
         """All that was said since the last final, as a final."""
@@ -92,18 +98,23 @@ class Assembler:
     def end(self, until: float) -> None:
         """Nothing is wanted any more of the audio up to then."""
         self.take()
-        self._over = until
+        self._over = self.until = until
+
+
+def _joined(parts: Sequence[Transcript]) -> Transcript:
+    said = [part for part in parts if part.text]
+    return Transcript(" ".join(part.text for part in said), tuple(word for part in said for word in part.words))
 
 
 def _transcript(alternatives: Sequence[Mapping[str, Any]]) -> Transcript:
     best = alternatives[0]
     words = tuple(
         Word(
-            str(word.get("punctuated_word") or word["word"]),
+            printable(str(word.get("punctuated_word") or word["word"])),
             finite(word["start"]),
             finite(word["end"]),
             finite(word["confidence"]),
         )
         for word in best.get("words") or ()
     )
-    return Transcript(str(best["transcript"]).strip(), words)
+    return Transcript(printable(str(best["transcript"])), words)

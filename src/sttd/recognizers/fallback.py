@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from sttd.errors import CloudError, SttdError
+from sttd.errors import CloudError, NothingHeard, SttdError
 from sttd.events import Event, Failed, Final, MessageDone
-from sttd.recognizers.base import Recognizer
+from sttd.recognizers.base import Backstop, Recognizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -62,7 +62,7 @@ class Breaker:
         self._trial = False
 
 
-class FallbackRecognizer(Recognizer):
+class FallbackRecognizer(Recognizer, Backstop):
     """Gives utterances to the cloud, and those that fail there to a local recognizer.
 
     Without one the client is told what went wrong; the session goes on either way.
@@ -80,8 +80,12 @@ class FallbackRecognizer(Recognizer):
         self._borrowed = AsyncExitStack()
 
     def emit_from_cloud(self, event: Event) -> None:
-        """An event of the primary recognizer."""
+        """See Backstop."""
         self._emit(replace(event, engine=self._cloud) if isinstance(event, Final) else event)
+
+    def cloud_answered(self) -> None:
+        """See Backstop."""
+        self._breaker.succeeded()
 
     def _emit_from_local(self, event: Event) -> None:
         if isinstance(event, Final):
@@ -91,8 +95,9 @@ class FallbackRecognizer(Recognizer):
     async def start(self, at: float) -> None:
         """See Recognizer."""
         if self._local and not self._breaker.closed(trio.current_time()):
-            await self._take_over(at, b"")
-            return
+            await self.primary.drain()
+            if await self._take_over(at, b"") is None:
+                return
         self._current = self.primary
         try:
             await self.primary.start(at)
@@ -118,7 +123,6 @@ class FallbackRecognizer(Recognizer):
         if self._current is self.primary:
             try:
                 await self.primary.finish(settled=settled)
-                self._breaker.succeeded()
             except CloudError as error:
                 await self._switch(error)
                 settled = False
@@ -134,39 +138,45 @@ class FallbackRecognizer(Recognizer):
     async def _switch(self, error: CloudError) -> None:
         """Have the local recognizer hear what no final has covered; it stays until the utterance ends."""
         at, pcm = self.primary.take_pending()
-        self._note(error)
         self._current = None
-        if self._local is None:
+        await self.primary.drain()
+        await self._save(error, at, pcm)
+
+    async def _save(self, error: CloudError, at: float, pcm: bytes) -> None:
+        """Hand it to the local recognizer, or else tell the client."""
+        if not isinstance(error, NothingHeard):
+            self._note(error)
+        elif self._local is None:
+            return
+        problem = None if self._local is None else await self._take_over(at, pcm)
+        if problem is not None:
+            self._emit(Failed(f"{error}; {self._local_name} cannot take over: {problem}", lasting=error.permanent))
+        elif self._local is None:
             self._emit(Failed(str(error), lasting=error.permanent))
-        else:
-            await self._take_over(at, pcm)
 
     def _note(self, error: CloudError) -> None:
         logger.warning("%s%s", error, f"; {self._local_name} takes over" if self._local else "")
         self._breaker.failed(trio.current_time(), permanent=error.permanent)
 
-    async def _take_over(self, at: float, pcm: bytes) -> None:
+    async def _take_over(self, at: float, pcm: bytes) -> SttdError | None:
+        """Why there is no local recognizer."""
         assert self._local is not None
         try:
             local = await self._borrowed.enter_async_context(self._local(self._emit_from_local))
         except SttdError as error:
             logger.error("%s cannot take over: %s", self._local_name, error)
-            self._emit(Failed(f"{self._cloud} fails, and so does {self._local_name}: {error}"))
-            return
+            return error
         self._current = local
         await local.start(at)
         await local.accept([pcm[start : start + PIECE] for start in range(0, len(pcm), PIECE)])
+        return None
 
     async def rescue(self, error: CloudError, utterances: Sequence[tuple[float, bytes]]) -> None:
-        """See Rescue. Another utterance may be open meanwhile, so these get a recognizer of their own."""
+        """See Backstop. Another utterance may be open meanwhile, so these get a recognizer of their own."""
         apart = FallbackRecognizer(self._cloud, self._breaker, self._emit, self._local, self._local_name)
-        self._note(error)
-        if self._local is None:
-            self._emit(Failed(str(error), lasting=error.permanent))
-            return
         for at, pcm in utterances:
             try:
-                await apart._take_over(at, pcm)
+                await apart._save(error, at, pcm)
                 if apart._current is not None:
                     await apart._current.finish()
             finally:

@@ -6,10 +6,8 @@ import json
 import logging
 import math
 import random
-import ssl
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
-from urllib.parse import urlsplit
 
 import trio
 
@@ -18,8 +16,9 @@ from sttd.audio.format import RATE, SAMPLE_BYTES, seconds
 from sttd.credentials import api_key
 from sttd.errors import CloudError
 from sttd.events import MessageDone, Word
-from sttd.recognizers.base import Cloud, CloudRecognizer, Transcript, base_language, final_placed, finite
+from sttd.recognizers.base import Cloud, CloudRecognizer, Transcript, base_language, final_placed, finite, printable
 from sttd.recognizers.budget import Budget
+from sttd.recognizers.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     import httpx2
 
     from sttd.config import Config, SessionOptions
-    from sttd.recognizers.base import Emit, Rescue
+    from sttd.recognizers.base import Backstop
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +56,7 @@ _REASONS = {
     498: "has no capacity left",
 }
 _AGAIN = {408, 409, 429, 498}
+_NEVER = {400, 401, 402, 403, 404, 413, 422}
 
 
 class Groq(Cloud):
@@ -72,7 +72,8 @@ class Groq(Cloud):
         self._key = api_key(self.name, config.groq.key_file)
         self.patience = config.groq.deadline_s
         self.model = config.model or config.groq.model
-        self.destination = urlsplit(config.groq.base_url).hostname or config.groq.base_url
+        self._endpoint = Endpoint("groq.base_url", config.groq.base_url)
+        self.destination = self._endpoint.host
         self.budget = Budget(config.groq.requests_per_minute, config.groq.seconds_per_hour, config.groq.least_billed_s)
         self._client: httpx2.AsyncClient | None = None
 
@@ -91,20 +92,20 @@ class Groq(Cloud):
             self._client = None
 
     @asynccontextmanager
-    async def recognizer(self, options: SessionOptions, emit: Emit, rescue: Rescue) -> AsyncIterator[CloudRecognizer]:
+    async def recognizer(self, options: SessionOptions, backstop: Backstop) -> AsyncIterator[CloudRecognizer]:
         """See Cloud."""
         async with trio.open_nursery() as nursery:
-            recognizer = GroqRecognizer(self, options, emit, rescue, nursery)
+            recognizer = GroqRecognizer(self, options, backstop, nursery)
             yield recognizer
             await recognizer.drain()
             nursery.cancel_scope.cancel()
 
-    async def transcribe(self, pcm: bytes, options: SessionOptions, context: str = "") -> Transcript:
-        """The text of an utterance, 16 kHz mono s16. CloudError where there is none in time."""
-        upload = await trio.to_thread.run_sync(encoded, pcm)
-        if len(upload.content) > MOST_BYTES:
-            raise CloudError(f"{self.title} takes no more than {MOST_BYTES // 1_000_000} MB at once")
-        with trio.move_on_after(self.patience):
+    async def transcribe(self, pcm: bytes, options: SessionOptions, context: str, deadline: float) -> Transcript:
+        """The text of an utterance, 16 kHz mono s16. CloudError where there is none by `deadline` of Trio's clock."""
+        with trio.move_on_at(deadline):
+            upload = await trio.to_thread.run_sync(encoded, pcm)
+            if len(upload.content) > MOST_BYTES:
+                raise CloudError(f"{self.title} takes no more than {MOST_BYTES // 1_000_000} MB at once")
             return _transcript(await self._ask(upload, self._fields(options, context)))
         raise CloudError(f"{self.title} did not answer in {self.patience:g} s")
 
@@ -139,9 +140,8 @@ class Groq(Cloud):
         import httpx2
 
         if self._client is None:
-            # The system's certificates, or those of SSL_CERT_FILE.
             self._client = httpx2.AsyncClient(
-                verify=ssl.create_default_context(),
+                verify=self._endpoint.tls or False,
                 timeout=httpx2.Timeout(None, connect=CONNECT_S),
                 headers={"Authorization": f"Bearer {self._key}"},
             )
@@ -154,7 +154,7 @@ class Groq(Cloud):
                     body += chunk
                     if len(body) > ANSWER_BYTES:
                         raise CloudError(f"{self.title} sent an answer of more than {ANSWER_BYTES} bytes")
-        except (httpx2.TransportError, httpx2.InvalidURL) as error:
+        except httpx2.RequestError as error:
             raise _Again(f"{self.title} cannot be reached ({type(error).__name__})") from error
         if response.status_code == 200:
             return self._parsed(bytes(body))
@@ -171,11 +171,11 @@ class Groq(Cloud):
         return answer
 
     def _fault(self, status: int, headers: Mapping[str, str], body: bytes) -> Exception:
-        text = body[:500].decode(errors="replace").replace(self._key, "[key]")
+        text = body.decode(errors="replace").replace(self._key, "[key]")[:500]
         logger.warning("groq: status=%d request=%s body=%r", status, headers.get("x-request-id", ""), text)
         message = f"{self.title} {_REASONS.get(status, 'has a fault')} ({status})"
-        again = {"true": True, "false": False}.get(headers.get("x-should-retry", ""), status in _AGAIN or status >= 500)
-        if not again:
+        says = {"true": status not in _NEVER, "false": False}
+        if not says.get(headers.get("x-should-retry", ""), status in _AGAIN or status >= 500):
             return CloudError(message, permanent=status in (401, 402, 403, 404))
         try:
             after = float(headers.get("retry-after", ""))
@@ -198,11 +198,10 @@ class GroqRecognizer(CloudRecognizer):
     When the account's limits leave no room for another request, utterances wait and go out together.
     """
 
-    def __init__(self, cloud: Groq, options: SessionOptions, emit: Emit, rescue: Rescue, nursery: trio.Nursery) -> None:
+    def __init__(self, cloud: Groq, options: SessionOptions, backstop: Backstop, nursery: trio.Nursery) -> None:
         self._cloud = cloud
         self._options = options
-        self._emit = emit
-        self._rescue = rescue
+        self._backstop = backstop
         self._nursery = nursery
         self._at = 0.0
         self._audio = bytearray()
@@ -230,53 +229,55 @@ class GroqRecognizer(CloudRecognizer):
         if len(self._audio) < SHORTEST:
             return
         utterance = self._at, bytes(self._audio)
+        deadline = trio.current_time() + self._cloud.patience
         if self._held and self._held_s() + length < KEPT_S:
             self._held.append(utterance)
             return
         await self.drain()
         now = trio.current_time()
         if self._cloud.budget.wait(length, now) == 0:
-            await self._send([utterance])
+            await self._send([utterance], deadline)
             return
         self._held.append(utterance)
         self._sending = trio.Event()
-        self._nursery.start_soon(self._send_held, self._sending)
+        self._nursery.start_soon(self._send_held, self._sending, deadline)
 
-    async def _send_held(self, sent: trio.Event) -> None:
+    async def _send_held(self, sent: trio.Event, deadline: float) -> None:
         """Send what is held when there is room for it, or before long: only the server knows the account's limits."""
-        with trio.move_on_after(self._cloud.patience):
+        with trio.move_on_at(deadline - self._cloud.patience / 2):
             while pause := self._cloud.budget.wait(self._held_s(), trio.current_time()):  # noqa: ASYNC110
                 await trio.sleep(pause)
         utterances = self._held.copy()
         self._held.clear()
         try:
-            await self._send(utterances)
-            self._emit(MessageDone())
+            await self._send(utterances, deadline)
+            self._backstop.emit_from_cloud(MessageDone())
         except CloudError as error:
-            await self._rescue(error, utterances)
+            await self._backstop.rescue(error, utterances)
         finally:
             self._sending = None
             sent.set()
 
     async def drain(self) -> None:
-        """Wait for what is held."""
+        """See CloudRecognizer."""
         if self._sending is not None:
             await self._sending.wait()
 
     def _held_s(self) -> float:
         return sum(seconds(pcm) for _at, pcm in self._held)
 
-    async def _send(self, utterances: Sequence[tuple[float, bytes]]) -> None:
+    async def _send(self, utterances: Sequence[tuple[float, bytes]], deadline: float) -> None:
         pcm, anchors = bytearray(), []
         for at, utterance in utterances:
             pcm += GAP if pcm else b""
             anchors.append((seconds(pcm), at))
             pcm += utterance
         self._cloud.budget.take(seconds(pcm), trio.current_time())
-        found = await self._cloud.transcribe(bytes(pcm), self._options, self._said)
+        found = await self._cloud.transcribe(bytes(pcm), self._options, self._said, deadline)
+        self._backstop.cloud_answered()
         self._said = f"{self._said} {found.text}".strip()[-PROMPT_CHARACTERS:]
         if found.text:
-            self._emit(final_placed(found, anchors))
+            self._backstop.emit_from_cloud(final_placed(found, anchors))
 
     def take_pending(self) -> tuple[float, bytes]:
         """See CloudRecognizer."""
@@ -293,12 +294,12 @@ def _transcript(answer: Mapping[str, Any]) -> Transcript:
         words = tuple(_word(word, segments) for word in answer.get("words") or ())
     except (TypeError, KeyError, ValueError, OverflowError) as error:
         logger.warning("groq: words that are not understood: %r", error)
-    return Transcript(answer["text"].strip(), words)
+    return Transcript(printable(answer["text"]), words)
 
 
 def _word(word: Mapping[str, Any], segments: Sequence[Mapping[str, Any]]) -> Word:
     start, end = finite(word["start"]), finite(word["end"])
-    return Word(str(word["word"]).strip(), start, end, _confidence(segments, start))
+    return Word(printable(str(word["word"])), start, end, _confidence(segments, start))
 
 
 def _confidence(segments: Sequence[Mapping[str, Any]], at: float) -> float:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import trio
 
-from sttd.errors import ConfigError, ModelError, ModelMissing
+from sttd.errors import ConfigError, ModelError, ModelMissing, OptionError
 from sttd.events import Final
 from sttd.models.store import resolve
 from sttd.recognizers.base import Cloud, Engine, Recognizer, STTInterface
@@ -90,7 +91,7 @@ class Provider:
         ModelMissing or ModelError where that fails. With `abandon` a cancelled load is not waited for.
         """
         if self._fallback is not None:
-            # The cloud serves meanwhile; that there is nothing to fall back on is said when it is wanted.
+            # The cloud can serve without; that there is nothing to fall back on is said when it is wanted.
             with suppress(ModelMissing, ModelError):
                 await self._fallback.ready(abandon=abandon)
         async with self._loading:
@@ -122,7 +123,8 @@ class Provider:
     def check(self, options: SessionOptions) -> Sequence[str]:
         """OptionError where a session asks for what the model cannot do; what it will do in part only."""
         if self.cloud is not None:
-            return self.cloud.check(options)
+            problem = self._no_fallback(options)
+            return (*self.cloud.check(options), *([f"no fallback: {problem}"] if problem else ()))
         return () if self._engine is None else self._engine.check(options)
 
     def _look_for_spare(self) -> None:
@@ -131,6 +133,8 @@ class Provider:
 
     async def keep_spare(self) -> None:
         """Have the engine make decoders ready before they are wanted. Runs for as long as the daemon does."""
+        if self._fallback is not None:
+            await self._fallback.keep_spare()
         while True:
             await self._spare_wanted.wait()
             self._spare_wanted = trio.Event()
@@ -172,14 +176,24 @@ class Provider:
 
     @asynccontextmanager
     async def _cloud_recognizer(self, cloud: Cloud, options: SessionOptions, emit: Emit) -> AsyncIterator[Recognizer]:
-        fallback = self._fallback
-        local = None if fallback is None else partial(fallback.loaded_recognizer, options)
+        local = None
+        if self._fallback is not None and not self._no_fallback(options):
+            local = partial(self._fallback.loaded_recognizer, _for_fallback(options))
         recognizer = FallbackRecognizer(self.name, self._breaker, emit, local, self.config.fallback)
-        async with cloud.recognizer(options, recognizer.emit_from_cloud, recognizer.rescue) as recognizer.primary:
+        async with cloud.recognizer(options, recognizer) as recognizer.primary:
             try:
                 yield recognizer
             finally:
                 await recognizer.aclose()
+
+    def _no_fallback(self, options: SessionOptions) -> str:
+        """Why the local provider cannot take over a session with such options."""
+        if self._fallback is not None:
+            try:
+                self._fallback.check(_for_fallback(options))
+            except OptionError as error:
+                return str(error)
+        return ""
 
     @asynccontextmanager
     async def loaded_recognizer(self, options: SessionOptions, emit: Emit) -> AsyncIterator[Recognizer]:
@@ -192,6 +206,11 @@ class Provider:
         """Close what is kept open between sessions."""
         if self.cloud is not None:
             await self.cloud.aclose()
+
+
+def _for_fallback(options: SessionOptions) -> SessionOptions:
+    """Phrases are hints to a cloud; vosk would hear nothing else."""
+    return replace(options, phrases=())
 
 
 @asynccontextmanager
