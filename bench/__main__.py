@@ -19,6 +19,7 @@ SUBJECTS = (
     "capacity",
     "batching",
     "allocator",
+    "footprint",
 )
 
 

@@ -30,7 +30,8 @@ def run(*, full: bool) -> Section:  # noqa: ARG001 - there is no shorter way
     text = f"""{machine("trio", "trio-websocket")}.
 
 `pip install '.[groq]'` or `'.[deepgram]'` into an empty virtual environment: what site-packages grows by, with compiled
-Python files; the daemon's resident memory when it is ready, and after one session of speech over TLS. Goal: {GOALS}.
+Python files; the daemon's resident memory when it is ready, and after one session of speech over TLS.
+Goal: {GOALS}.
 
 {table(["provider", "MB on disk", "MB when ready", "MB with a session", "finals"], rows)}"""
     return Section("footprint", "A daemon for a cloud provider alone", text)
