@@ -8,7 +8,11 @@ PYTHON_CODE := src tests bench tools setup.py
 NATIVE := $(wildcard src/sttd/_*.pyx)
 BUILD_INPUTS := pyproject.toml setup.py $(NATIVE) $(wildcard src/sttd/_*.pxd src/sttd/_*.h)
 
-.PHONY: serve test lint bench check-native sanitize valgrind cover-native arm64 clean
+PREFIX ?= /opt/sttd
+EXTRAS ?= vosk,faster-whisper,groq,flac
+MODEL ?=
+
+.PHONY: serve test lint bench check-native sanitize valgrind cover-native arm64 booted clean install uninstall
 
 serve: $(VENV)/.installed
 	$(BIN)/sttd models pull
@@ -24,6 +28,30 @@ lint: $(VENV)/.installed-test $(VENV)/.installed-lint
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint $(NATIVE)
 	$(BIN)/lint-imports
 	cd src && ../$(BIN)/python -m mypy.stubtest sttd._pcm sttd._resampler sttd._vad --ignore-missing-stub
+
+# The service in a booted Debian 12, as root: debootstrap, systemd-nspawn. Takes some minutes.
+booted: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m booted tests/booted $(PYTEST_ARGS)
+
+# As root: a virtual environment, a model, the units, and settings where there are none yet; starts it.
+install:
+	$(PYTHON) -m venv $(PREFIX)
+	$(PREFIX)/bin/pip install --quiet --disable-pip-version-check '.[$(EXTRAS)]'
+	install -d -m 755 /etc/sttd $(PREFIX)/models $(PREFIX)/share/doc
+	install -m 644 docs/*.md README.md SECURITY.md $(PREFIX)/share/doc
+	test -e /etc/sttd/sttd.toml || install -m 644 systemd/sttd.toml /etc/sttd/sttd.toml
+	umask 022 && STTD_MODELS__DIR=$(PREFIX)/models $(PREFIX)/bin/sttd models pull $(MODEL)
+	install -m 644 systemd/sttd.service systemd/sttd.socket /etc/systemd/system/
+	systemctl daemon-reload
+	systemctl enable sttd.socket sttd.service
+	systemctl restart sttd.socket sttd.service
+
+# As root. What was written by hand stays: /etc/sttd and the unit's drop-ins.
+uninstall:
+	systemctl disable --now sttd.socket sttd.service
+	rm -f /etc/systemd/system/sttd.service /etc/systemd/system/sttd.socket
+	systemctl daemon-reload
+	test -e $(PREFIX)/pyvenv.cfg && rm -rf $(PREFIX) /var/lib/private/sttd /var/cache/private/sttd /var/lib/sttd /var/cache/sttd
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m bench --full --write

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from sttd import __version__
-from sttd.config import Config, Loaded, load, settings_of
+from sttd.config import Config, Loaded, load, settings_of, value_of
 from sttd.errors import ConfigError, ModelMissing, SttdError
 from sttd.recognizers.registry import local_config, provider_class, provider_names
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sttd.models.catalog import Entry
+    from sttd.ops.sockets import Listener
     from sttd.server import Daemon
 
 USAGE, INTERRUPTED = 64, 130
@@ -115,28 +116,40 @@ def _serve(arguments: argparse.Namespace) -> int:
     config = _load(arguments).config
     from sttd.models.store import wanted
     from sttd.ops import logs
-    from sttd.ops.sockets import check_addresses
 
-    check_addresses(config.server.listen)
+    _check(config)
     provider_class(config.provider)
     local = local_config(config)
     entry = wanted(local) if local else None
-    logs.set_up(config.log.level)
+    logs.set_up(config.log)
 
     import trio
 
     from sttd.server import Daemon
 
-    daemon = Daemon(config)
-    trio.run(daemon.run, lambda addresses: _announce(daemon, local, addresses, entry))
+    daemon = Daemon(config, lambda: _load(arguments).config)
+    trio.run(daemon.run, lambda listeners: _announce(daemon, local, listeners, entry))
     logging.shutdown()
     sys.stdout.flush()
     # Abandoned decodes may still run in worker threads; leaving through them could only fail.
     os._exit(0)
 
 
-def _announce(daemon: Daemon, local: Config | None, addresses: list[str], entry: Entry | None) -> None:
+def _check(config: Config) -> None:
+    """ConfigError where sttd would not serve as it is told."""
+    from sttd.access import Access
+    from sttd.ops.sockets import Kind, addresses, tls_context
+
+    access = Access.read(config.access)
+    for host, _port, kind in addresses(config.server):
+        if kind is not Kind.HEALTH:
+            access.check_address(host)
+    tls_context(config.server)
+
+
+def _announce(daemon: Daemon, local: Config | None, listeners: list[Listener], entry: Entry | None) -> None:
     from sttd.models.store import resolve
+    from sttd.ops.sockets import Kind
     from sttd.protocols.json_events import JsonEvents
     from sttd.protocols.plain import PlainText
 
@@ -152,12 +165,15 @@ def _announce(daemon: Daemon, local: Config | None, addresses: list[str], entry:
     else:
         print(f"sttd {__version__} serves {cloud.name} ({cloud.model}): what is said is sent to {cloud.destination}")
         print(f"  falls back on {local.provider}{named}" if local else "  without a fallback on this machine")
+    schemes = {Kind.PLAIN: "ws", Kind.TLS: "wss"}
+    urls = [f"{schemes[one.kind]}://{one.address}" for one in listeners if one.kind in schemes]
     for protocol, what in ((PlainText, "plain text"), (JsonEvents, "JSON events")):
-        print(f"  {what:12}", "  ".join(f"ws://{address}{protocol.path}" for address in addresses))
+        print(f"  {what:12}", "  ".join(f"{url}{protocol.path}" for url in urls))
+    if health := [one.address for one in listeners if one.kind is Kind.HEALTH]:
+        print(f"  {'health':12}", "  ".join(f"http://{address}/readyz" for address in health))
     if missing:
         print(f"The model {model} is not here; fetch it with: {_myself()} models pull {model}")
-    url = f"ws://{addresses[-1]}{JsonEvents.path}"
-    print(f"Try it: {_myself()} transcribe --url {url}", flush=True)
+    print(f"Try it: {_myself()} transcribe --url {urls[-1]}{JsonEvents.path}", flush=True)
 
 
 def _myself() -> str:
@@ -169,17 +185,13 @@ def _myself() -> str:
 
 def _check_config(arguments: argparse.Namespace) -> int:
     from sttd.models.store import wanted
-    from sttd.ops.sockets import check_addresses
 
     loaded = _load(arguments)
-    check_addresses(loaded.config.server.listen)
+    _check(loaded.config)
     if local := local_config(loaded.config):
         wanted(local)
     for key, found in settings_of(Config).items():
-        value: object = loaded.config
-        for part in key.split("."):
-            value = getattr(value, part)
-        print(f"{key} = {_toml(value)}  # {loaded.origins[key]}; {found.help}")
+        print(f"{key} = {_toml(value_of(loaded.config, key))}  # {loaded.origins[key]}; {found.help}")
     return 0
 
 

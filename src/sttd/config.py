@@ -49,7 +49,24 @@ class ServerConfig:
     listen: tuple[str, ...] = setting(
         ("127.0.0.1:8000", "127.0.0.1:3000"), "addresses as host:port; every path on each"
     )
+    tls_listen: tuple[str, ...] = setting((), "addresses at which TLS is spoken")
+    tls_cert: str = setting("", "file with the certificate for TLS, and those that lead to it, in PEM")
+    tls_key: str = setting("", "file with its private key, in PEM")
+    health_listen: tuple[str, ...] = setting((), "addresses for /livez, /readyz and /metrics alone")
     drain_s: float = setting(30.0, "seconds that sessions have to finish after SIGTERM", low=0, high=3600)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessConfig:
+    """Who may connect."""
+
+    tokens_file: str = setting("", "file of tokens; empty: systemd's credential tokens, or none, and nobody is asked")
+    query_token: bool = setting(False, "take a token from the query too (?token=), where proxies may log it")
+    allow_unauthenticated: bool = setting(False, "serve other machines without tokens")
+    origins: tuple[str, ...] = setting(
+        (), "web pages that may connect, as https://host:port; empty: this machine's own, and any with a token"
+    )
+    hosts: tuple[str, ...] = setting((), "names of this machine besides its host name, for web pages and /metrics")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +175,12 @@ class LimitsConfig:
     """What one client may take."""
 
     connections: int = setting(64, "open connections in all; more are answered with 503", low=1, high=100000)
+    connections_per_address: int = setting(
+        8, "connections from one other address; 127.0.0.1 and ::1 are not counted", low=1, high=100000
+    )
+    half_open: int = setting(
+        16, "connections whose request head is not there yet; the oldest is cut for a newer one", low=1, high=100000
+    )
     head_bytes: int = setting(16384, "size of a request head", low=1024, high=1 << 20)
     head_s: float = setting(5.0, "seconds that a request head may take", low=0.1, high=300)
     message_bytes: int = setting(1 << 30, "size of one audio message, which may be a recording", low=4096, high=1 << 40)
@@ -176,6 +199,14 @@ class LimitsConfig:
         20.0, "quiet seconds before a ping, and again until the client counts as gone", low=1, high=3600
     )
     close_s: float = setting(5.0, "seconds for the closing handshake", low=0.1, high=60)
+    idle_s: float = setting(
+        3600.0, "seconds without a message from a client before its session ends; 0: any", low=0, high=1e7
+    )
+    session_s: float = setting(0.0, "seconds that a session may last; 0: any", low=0, high=1e8)
+    audio_s: float = setting(0.0, "seconds of audio that a session may send; 0: any", low=0, high=1e8)
+    rate: float = setting(
+        0.0, "seconds of audio that are read of a session in a second, after ten such seconds; 0: any", low=0, high=1e6
+    )
     flush_s: float = setting(
         30.0, "seconds without progress after a client's close or eof before it is cut", low=0.1, high=600
     )
@@ -186,6 +217,11 @@ class LogConfig:
     """What is written to standard error."""
 
     level: str = setting("info", "least severe level that is logged", choices=("debug", "info", "warning", "error"))
+    format: str = setting(
+        "auto",
+        "auto: with priorities to the journal, readable elsewhere; or json, a line of it each",
+        choices=("auto", "json"),
+    )
     transcripts: bool = setting(False, "log the text of finals")
 
 
@@ -205,6 +241,7 @@ class Config:
     )
     local_only: bool = setting(False, "refuse to start with a provider in the cloud")
     server: ServerConfig = field(default_factory=ServerConfig)
+    access: AccessConfig = field(default_factory=AccessConfig)
     endpoint: EndpointConfig = field(default_factory=EndpointConfig)
     vosk: VoskConfig = field(default_factory=VoskConfig)
     faster_whisper: FasterWhisperConfig = field(default_factory=FasterWhisperConfig)
@@ -308,6 +345,13 @@ def _settings(cls: type, prefix: str) -> Iterator[Setting]:
                 meta["low"],
                 meta["high"],
             )
+
+
+def value_of(config: object, key: str) -> object:
+    """The value of a setting by its key."""
+    for part in key.split("."):
+        config = getattr(config, part)
+    return config
 
 
 def unknown_key(key: str, known: Mapping[str, Setting]) -> str:

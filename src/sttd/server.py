@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import logging
+import time
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
-from sttd.errors import ModelError, ModelMissing
-from sttd.net.http import FrontDoor, Request
+from sttd.access import Access
+from sttd.config import Config, settings_of, value_of
+from sttd.errors import ConfigError, ModelError, ModelMissing
+from sttd.metrics import LIMITS_HIT, QUEUED
+from sttd.net.http import FrontDoor, House, Request
+from sttd.ops import logs
 from sttd.ops.notify import notify
-from sttd.ops.signals import stop_on_signals
-from sttd.ops.sockets import open_listeners
+from sttd.ops.signals import handle_signals
+from sttd.ops.sockets import Kind, Listener, open_listeners, tls_context
+from sttd.ops.watchdog import watch
 from sttd.protocols.json_events import JsonEvents
 from sttd.protocols.plain import PlainText
 from sttd.queues import Memory
@@ -25,68 +32,121 @@ from sttd.web.routes import Routes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sttd.config import Config
     from sttd.net.websocket import WebSocket
     from sttd.protocols.base import Protocol
 
 logger = logging.getLogger(__name__)
 LOOK_AGAIN_S = 5.0
+LOADING_S = 30
+"""A service manager that waits for READY is asked for so many seconds more while a model loads."""
+
+RELOADED = ("limits.", "access.", "log.", "server.tls_cert", "server.tls_key")
+"""What settings can be changed without a restart."""
+
 PROTOCOLS: tuple[type[Protocol], ...] = (PlainText, JsonEvents)
 
 
 class Daemon:
     """Serves sessions until it is told to stop."""
 
-    def __init__(self, config: Config) -> None:
-        """Unavailable where the provider cannot run here."""
+    def __init__(self, config: Config, read_again: Callable[[], Config] | None = None) -> None:
+        """Unavailable where the provider cannot run here, ConfigError where the settings are of no use.
+
+        `read_again` gives the settings as they are now, for `reload`.
+        """
         self.config = config
+        self._read_again = read_again or (lambda: config)
+        house = House(config.limits, Access.read(config.access), tls_context(config.server))
         self.provider = Provider(config)
         self.sessions: set[Session] = set()
         self._ahead = Memory(config.limits.ahead_bytes)
         self._stop = trio.Event()
         self._idle = trio.Event()
+        QUEUED.set_function(lambda: sum(session.lag for session in self.sessions))
         health = Health(self.provider, lambda: len(self.sessions), self._lag)
         websockets = {protocol.path: partial(self._serve_session, protocol) for protocol in PROTOCOLS}
-        routes = Routes({"/livez": health.livez, "/readyz": health.readyz}, tuple(websockets))
-        self._front_door = FrontDoor(config.limits, routes.respond, websockets, self._busy)
+        plain = {"/livez": health.livez, "/readyz": health.readyz, "/metrics": health.metrics}
+        routes = Routes(plain, tuple(websockets))
+        self._listeners: list[Listener] = []
+        self._front_door = FrontDoor(house, routes.respond, websockets, self._busy)
 
     def drain(self) -> None:
         """Stop accepting; let every session say what it has, and end."""
         self._stop.set()
 
-    async def run(self, listening: Callable[[list[str]], None], *, signals: bool = True) -> None:
+    def reload(self) -> None:
+        """Take over the settings that can be changed now. When they cannot be used all stays as it was."""
+        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            self._adopt(self._read_again())
+        except ConfigError as error:
+            logger.error("nothing is reloaded, all stays as it was: %s", error)
+        notify("READY=1")
+
+    def _adopt(self, fresh: Config) -> None:
+        changed = [key for key in settings_of(Config) if value_of(fresh, key) != value_of(self.config, key)]
+        server = replace(self.config.server, tls_cert=fresh.server.tls_cert, tls_key=fresh.server.tls_key)
+        access = Access.read(fresh.access, sessions=self._front_door.house.access.sessions)
+        self._check_listeners(access)
+        house = House(fresh.limits, access, tls_context(server))
+        self._ahead.left += fresh.limits.ahead_bytes - self.config.limits.ahead_bytes
+        self.config = replace(self.config, limits=fresh.limits, access=fresh.access, log=fresh.log, server=server)
+        self._front_door.replace(house)
+        logs.set_up(fresh.log)
+        for key in changed:
+            if not key.startswith(RELOADED):
+                logger.error("%s cannot be changed without a restart; it stays as it was", key)
+        logger.info("reloaded: %s", ", ".join(key for key in changed if key.startswith(RELOADED)) or "nothing changed")
+
+    def _check_listeners(self, access: Access) -> None:
+        for listener in self._listeners:
+            if listener.kind is not Kind.HEALTH:
+                access.check_address(listener.host)
+
+    async def run(self, listening: Callable[[list[Listener]], None], *, signals: bool = True) -> None:
         """Serve until drained. `listening` is told the addresses once they are open, before the model is loaded."""
-        listeners = await open_listeners(self.config.server.listen)
+        self._listeners = await open_listeners(self.config.server)
+        self._check_listeners(self._front_door.house.access)
         async with trio.open_nursery() as nursery:
             if signals:
-                await nursery.start(stop_on_signals, self.drain)
+                await nursery.start(handle_signals, self.drain, self.reload)
             accepting = trio.CancelScope()
-            nursery.start_soon(self._accept, listeners, nursery, accepting)
+            nursery.start_soon(self._accept, nursery, accepting)
             nursery.start_soon(self._load)
             nursery.start_soon(self.provider.keep_spare)
-            listening([_address(listener) for listener in listeners])
+            nursery.start_soon(watch, self._stuck, self._status)
+            listening(self._listeners)
             await self._stop.wait()
-            notify("STOPPING=1")
+            notify(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={round((self.config.server.drain_s + 5) * 1e6)}")
             accepting.cancel()
             await self._finish()
             nursery.cancel_scope.cancel()
         await self.provider.aclose()
 
-    async def _accept(
-        self, listeners: list[trio.SocketListener], nursery: trio.Nursery, accepting: trio.CancelScope
-    ) -> None:
+    async def _accept(self, sessions: trio.Nursery, accepting: trio.CancelScope) -> None:
         with accepting:
-            await trio.serve_listeners(self._front_door.serve, listeners, handler_nursery=nursery)
+            async with trio.open_nursery() as nursery:
+                for listener in self._listeners:
+                    serve = partial(
+                        self._front_door.serve,
+                        tls=listener.kind is Kind.TLS,
+                        plain_only=listener.kind is Kind.HEALTH,
+                    )
+                    accept = partial(trio.serve_listeners, serve, [listener.socket], handler_nursery=sessions)
+                    nursery.start_soon(accept)
 
     async def _load(self) -> None:
         missing = False
         try:
-            await self.provider.ready(abandon=True)
-        except ModelMissing:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_ask_for_time)
+                await self.provider.ready(abandon=True)
+                nursery.cancel_scope.cancel()
+        except* ModelMissing:
             missing = True
             logger.warning("no model: clients get an error until one is pulled (sttd models list, sttd models pull)")
-        except ModelError as error:
-            logger.error("%s", error)
+        except* ModelError as group:
+            logger.error("%s", group.exceptions[0])
         # Without a model the daemon is up all the same: it answers, and takes the model once it is there.
         notify("READY=1")
         while missing:
@@ -108,6 +168,16 @@ class Daemon:
                 self._idle.set()
                 self._idle = trio.Event()
 
+    def _stuck(self) -> str:
+        overdue = self.provider.overdue_s()
+        return "" if overdue <= 0 else f"a call into the recognizer is {overdue:.0f} s past its deadline"
+
+    def _status(self) -> str:
+        number = len(self.sessions)
+        what = self.provider.status or "ready"
+        behind = f", {self._lag():.1f} s behind" if self._lag() > 1 else ""
+        return f"{number} session{'s' * (number != 1)}, {self.provider.name} {self.provider.model}: {what}{behind}"
+
     def _lag(self) -> float:
         """Seconds that the session which lags most is behind, of those that send audio no faster than it is spoken."""
         return max((session.lag for session in self.sessions if session.live), default=0.0)
@@ -126,9 +196,11 @@ class Daemon:
             if self.sessions:
                 await self._idle.wait()
         if self.sessions:
+            LIMITS_HIT.labels("drain_s").inc(len(self.sessions))
             logger.warning("%d sessions cut off after drain_s", len(self.sessions))
 
 
-def _address(listener: trio.SocketListener) -> str:
-    host, port, *_rest = listener.socket.getsockname()
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+async def _ask_for_time() -> None:
+    while True:
+        notify(f"EXTEND_TIMEOUT_USEC={LOADING_S * 1_000_000}\nSTATUS=the model is loading")
+        await trio.sleep(LOADING_S / 3)

@@ -37,12 +37,15 @@ from sttd.events import (
     Failed,
     Final,
     MessageDone,
+    Partial,
     Ready,
     Unusable,
     Warned,
 )
+from sttd.metrics import AUDIO, FAULTS, LIMITS_HIT, SESSIONS, SESSIONS_ENDED, UTTERANCES
 from sttd.net.websocket import Disconnected, WebSocket
 from sttd.queues import Memory, Outbox, SecondsQueue
+from sttd.times import Times
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,7 +57,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-NORMAL, GOING_AWAY, POLICY, INTERNAL, TRY_LATER = 1000, 1001, 1008, 1011, 1013
+NORMAL, GOING_AWAY, POLICY, INTERNAL, TRY_LATER, IDLE, QUOTA = 1000, 1001, 1008, 1011, 1013, 4408, 4429
+RATE_BURST_S = 10.0
 SLICE_BYTES = 1 << 18
 """Audio that passes through the pipeline in one go, or a second's worth: well under 5 ms of the event loop."""
 LEAST_WEIGHT, REOPEN_WEIGHT = 0.005, 1.0
@@ -103,9 +107,11 @@ class Session:
         self._findings: Sequence[str] = ()
         self._warned: set[str] = set()
         self._ready = trio.Event()
-        self._started = trio.current_time()
+        self._started = self._last_message = trio.current_time()
         self._received_s = 0.0
         self._finals = 0
+        self._said_last: Event | None = None  # before the Close
+        self._times = Times(provider.name)
 
     @property
     def lag(self) -> float:
@@ -127,10 +133,13 @@ class Session:
         name, peer = self._protocol.name, self._websocket.peer
         logger.info("connected protocol=%s peer=%s", name, peer)
         how = ""
+        labels = name, self._provider.name
+        SESSIONS.labels(*labels).inc()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._read)
                 nursery.start_soon(self._recognize)
+                nursery.start_soon(self._keep_limits)
                 await self._send()
                 nursery.cancel_scope.cancel()
             await self._websocket.close(*self._close)
@@ -138,15 +147,41 @@ class Session:
             how = str(_first(gone))
         finally:
             self._commands.clear()
+            SESSIONS.labels(*labels).dec()
+            SESSIONS_ENDED.labels(*labels, self._websocket.close_code).inc()
+            AUDIO.labels(*labels).inc(self._received_s)
             logger.info(
-                "disconnected protocol=%s peer=%s %s seconds=%.1f audio_s=%.1f finals=%d",
+                "disconnected protocol=%s peer=%s %s seconds=%.1f audio_s=%.1f finals=%d rtf=%.2f",
                 name,
                 peer,
                 how or self._websocket.how_it_closed(),
                 trio.current_time() - self._started,
                 self._received_s,
                 self._finals,
+                self._times.spent_s / max(self._received_s, 0.1),
             )
+
+    async def _keep_limits(self) -> None:
+        """End the session when it has lasted or been silent for too long; what was said is answered first."""
+        limits = self._config.limits
+        while True:
+            idle_from = self._last_message if limits.idle_s else math.inf
+            last = self._started + limits.session_s if limits.session_s else math.inf
+            await trio.sleep_until(min(idle_from + limits.idle_s, last))
+            if trio.current_time() >= last:
+                self._cut("session_s", QUOTA, f"A session lasts {limits.session_s:g} s at most")
+            elif self._last_message == idle_from:
+                self._cut("idle_s", IDLE, f"Nothing was sent for {limits.idle_s:g} s")
+            else:
+                continue
+            return
+
+    def _cut(self, limit: str, code: int, reason: str) -> None:
+        """Read no more; flush, and say why at the end."""
+        LIMITS_HIT.labels(limit).inc()
+        logger.info("session ended peer=%s limit=%s", self._websocket.peer, limit)
+        self._close, self._said_last = (code, reason), Failed(reason)
+        self._websocket.stop_receiving()
 
     async def _read(self) -> None:
         """Reader: messages to commands, until the client or the daemon wants to end; then see that the end comes."""
@@ -157,15 +192,18 @@ class Session:
         self._progress = trio.current_time()
         while (idle := trio.current_time() - self._progress) < patience:  # noqa: ASYNC110 - a moving deadline
             await trio.sleep(patience - idle)
+        LIMITS_HIT.labels("flush_s").inc()
         logger.warning("session cut peer=%s: no progress in recognition for %g s", self._websocket.peer, patience)
         self._end(INTERNAL, "recognition took too long", Failed(f"No progress in recognition for {patience:g} s"))
 
     async def _read_commands(self) -> None:
-        limit = self._config.limits.text_bytes
+        limits = self._config.limits
         while (message := await self._websocket.receive()) is not None:
+            self._last_message = trio.current_time()
             weight = LEAST_WEIGHT
-            if isinstance(message, str) and len(message) > limit:
-                command: Command = Unusable(f"a text message has more than {limit} characters")
+            if isinstance(message, str) and len(message) > limits.text_bytes:
+                LIMITS_HIT.labels("text_bytes").inc()
+                command: Command = Unusable(f"a text message has more than {limits.text_bytes} characters")
             else:
                 command = self._protocol.receive(message)
             if isinstance(command, EndOfStream):
@@ -177,6 +215,18 @@ class Session:
                 self._received_s += duration
                 weight, size = max(weight, duration), len(command.data)
             await self._commands.put((command, trio.current_time()), weight, size=size)
+            if limits.audio_s and self._received_s >= limits.audio_s:
+                self._cut("audio_s", QUOTA, f"A session may send {limits.audio_s:g} s of audio")
+            if limits.rate and size:
+                await self._slow_down(limits.rate)
+
+    async def _slow_down(self, rate: float) -> None:
+        """Read no faster than `rate` times as fast as it was spoken, after a burst."""
+        due = self._started + (self._received_s / rate) - RATE_BURST_S
+        if due > trio.current_time():
+            LIMITS_HIT.labels("rate").inc()
+            await self._websocket.pause(due)
+            self._last_message = trio.current_time()
 
     def _duration(self, audio: Audio) -> float:
         options = self._options
@@ -187,6 +237,7 @@ class Session:
         while (event := await self._outbox.get()) is not None:
             if isinstance(event, Final):
                 self._finals += 1
+                UTTERANCES.labels(self._protocol.name, event.engine or self._provider.name).inc()
                 if self._config.log.transcripts:
                     logger.info("final peer=%s text=%r", self._websocket.peer, event.text)
             message = self._protocol.encode(event, self._options)
@@ -210,9 +261,12 @@ class Session:
                 nursery.start_soon(self._feed)
                 await self._decode()
                 nursery.cancel_scope.cancel()
+            if self._said_last is not None:
+                self._outbox.put(self._said_last)
             self._outbox.close()
         except* Exception as group:
             fault = _first(group)
+            FAULTS.inc()
             logger.error("recognition failed peer=%s", self._websocket.peer, exc_info=group)
             self._end(INTERNAL, "recognition failed", Failed(f"Recognition failed: {fault}"))
 
@@ -344,6 +398,7 @@ class Session:
     async def _put_work(self, segments: Sequence[Segment]) -> None:
         for segment in segments:
             self._unanswered = True
+            self._times.put(segment)
             if isinstance(segment, Speech):
                 await self._work.put(segment, max(LEAST_WEIGHT, seconds(segment.pcm)), urgent=False)
             else:
@@ -373,7 +428,9 @@ class Session:
         self._outbox.put(Failed(reason))
 
     def _say(self, event: Event) -> None:
-        if isinstance(event, Final):
+        if isinstance(event, Partial):
+            self._times.partial()
+        elif isinstance(event, Final):
             self._unanswered = True
             event = replace(event, lag=round(self.lag, 2))
         self._outbox.put(event)
@@ -394,11 +451,12 @@ class Session:
         """Until the end (None), or until another recognizer is needed (its options)."""
         while True:
             work = await self._work.peek()
-            self._progress = trio.current_time()
+            self._progress = self._times.begin()
             match work:
                 case Speech():
                     pieces, done = self._take_speech()
                     await recognizer.accept(pieces)
+                    self._times.spent(sum(map(seconds, pieces)))
                     if done:
                         self._outbox.put(MessageDone())
                     continue
@@ -408,6 +466,7 @@ class Session:
                     await recognizer.pause()
                 case UtteranceEnd(settled):
                     await recognizer.finish(settled=settled)
+                    self._times.finished()
                 case MessageDone() as done:
                     self._outbox.put(done)
                 case _Reopen(options):

@@ -34,6 +34,8 @@ class Standin:
         self.certificates = certificates
         self.port = 0
         self.faults: deque[Any] = deque()
+        self.faults_in: dict[str, deque[Any]] = {}
+        """The faults for who names a language."""
         self.complaints: list[str] = []
         """What a client did that the documentation does not allow."""
 
@@ -46,11 +48,12 @@ class Standin:
         complaints = self.complaints.copy()
         self.complaints.clear()
         self.faults.clear()
+        self.faults_in.clear()
         assert not complaints
 
     def next_fault(self, language: str = "") -> Any:
-        """Who names a language meets none."""
-        return self.faults.popleft() if self.faults and not language else None
+        faults = self.faults_in.get(language) if language else self.faults
+        return faults.popleft() if faults else None
 
     async def serve(self, stream: trio.SSLStream[trio.SocketStream]) -> None:
         raise NotImplementedError

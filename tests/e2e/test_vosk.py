@@ -19,13 +19,11 @@ def bare(still_models: Path) -> Any:
     import vosk
 
     vosk.SetLogLevel(-1)
-    return vosk.Model(str(still_models / "vosk/vosk-small-ko"))
+    return vosk.KaldiRecognizer(vosk.Model(str(still_models / "vosk/vosk-small-ko")), 16000)
 
 
-def bare_finals(model: Any, stream: list[bytes]) -> list[str]:
-    import vosk
-
-    recognizer = vosk.KaldiRecognizer(model, 16000)
+def bare_finals(recognizer: Any, stream: list[bytes]) -> list[str]:
+    recognizer.Reset()
     results = [recognizer.Result() for piece in stream if recognizer.AcceptWaveform(piece)]
     results.append(recognizer.FinalResult())
     return [text for result in results if (text := json.loads(result)["text"])]

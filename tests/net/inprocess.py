@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from sttd.ops.sockets import Listener
+
 
 class Running:
     """A daemon in this process."""
@@ -62,8 +64,8 @@ async def running(models: Path, provider: str = "vosk", **limits: Any) -> AsyncI
     addresses: list[str] = []
     opened = trio.Event()
 
-    def listening(found: list[str]) -> None:
-        addresses.extend(found)
+    def listening(found: list[Listener]) -> None:
+        addresses.extend(listener.address for listener in found)
         opened.set()
 
     async with trio.open_nursery() as nursery:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import trio
@@ -63,3 +64,28 @@ class Chatty(Moody):
 
     async def transcribe(self, data: bytes | bytearray) -> str:
         return "word " * 200_000
+
+
+class Wedged(Moody):
+    """Stops the event loop."""
+
+    async def transcribe(self, data: bytes | bytearray) -> str:
+        time.sleep(3600)  # noqa: ASYNC251 - that is what is wrong with it
+        return ""
+
+
+class Hungry(Moody):
+    """Takes all the memory that there is."""
+
+    async def transcribe(self, data: bytes | bytearray) -> str:
+        eaten = []
+        while True:
+            eaten.append(bytearray(b"x" * (16 << 20)))
+            await trio.sleep(0.01)
+
+
+class Garbled(Moody):
+    """Returns what is no text."""
+
+    async def transcribe(self, data: bytes | bytearray) -> str:
+        return 5  # type: ignore[return-value]

@@ -28,7 +28,7 @@ class Measuring(Engine):
 
     def __init__(self) -> None:
         super().__init__(Config(), Path())
-        self.calls: list[tuple[float, bool]] = []
+        self.heard: list[tuple[float, bool]] = []
         self.go = threading.Event()
         self.go.set()
         self.fails = 0
@@ -42,7 +42,7 @@ class Measuring(Engine):
 
     def transcribe(self, pcm: bytes, options: SessionOptions, *, final: bool = True, context: str = "") -> Transcript:
         assert self.go.wait(10)
-        self.calls.append((len(pcm) / 32000, final))
+        self.heard.append((len(pcm) / 32000, final))
         if self.fails:
             self.fails -= 1
             raise ValueError("no luck")
@@ -78,7 +78,7 @@ async def test_what_was_decoded_in_the_pause_is_the_final(session: Session) -> N
     await quiet()
     await session.recognizer.accept([SECOND[:9600]])
     await session.recognizer.finish(settled=True)
-    assert session.engine.calls == [(0.5, True)]
+    assert session.engine.heard == [(0.5, True)]
     assert session.events[-1] == Final("0.5 s")
 
 
@@ -93,7 +93,7 @@ async def test_a_final_waits_for_the_decoding_that_the_pause_began(session: Sess
         assert not session.events
         session.engine.go.set()
     assert session.events == [Final("0.5 s")], "and the early result is no partial of the utterance that is over"
-    assert session.engine.calls == [(0.5, True)]
+    assert session.engine.heard == [(0.5, True)]
 
 
 async def test_speech_after_the_pause_makes_its_result_a_partial(session: Session) -> None:
@@ -114,7 +114,7 @@ async def test_pauses_with_nothing_new_between_them_are_decoded_once(session: Se
         await quiet()
     session.engine.go.set()
     await session.recognizer.finish(settled=False)
-    assert session.engine.calls == [(0.5, True)]
+    assert session.engine.heard == [(0.5, True)]
     assert session.events == [Final("0.5 s")]
 
 
@@ -127,7 +127,7 @@ async def test_a_session_takes_one_place_at_a_time_for_what_may_be_its_final(ses
     assert session.scheduler.spare_turn() is not None, "the other worker is free"
     session.engine.go.set()
     await session.recognizer.finish(settled=True)
-    assert session.engine.calls == [(0.3, True), (0.9, True)]
+    assert session.engine.heard == [(0.3, True), (0.9, True)]
     assert session.events[-1] == Final("0.9 s")
 
 
@@ -149,7 +149,7 @@ async def test_partials_are_one_at_a_time_and_of_the_newest_audio(session: Sessi
     await quiet()
     await session.recognizer.accept([SECOND])
     await quiet()
-    assert session.engine.calls == [(1.0, False), (5.0, False)]
+    assert session.engine.heard == [(1.0, False), (5.0, False)]
 
 
 words = st.lists(st.sampled_from(["it", "was", "the", "best", "worst", "of", "times"]), max_size=8)

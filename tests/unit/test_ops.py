@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sttd.config import ServerConfig
 from sttd.errors import ConfigError, Unavailable
 from sttd.ops.logs import JournalFormatter, to_journal
 from sttd.ops.notify import notify
@@ -79,13 +80,13 @@ async def test_listening_is_all_or_nothing() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(Unavailable, match=f"127.0.0.1:{port}: another program listens there"):
-            await open_listeners(["127.0.0.1:0", f"127.0.0.1:{port}"])
+            await open_listeners(ServerConfig(listen=("127.0.0.1:0", f"127.0.0.1:{port}")))
 
 
 def test_an_address_of_another_machine_cannot_be_listened_on() -> None:
     async def main() -> None:
         with pytest.raises(Unavailable, match=r"cannot listen on 203\.0\.113\.1:80"):
-            await open_listeners(["203.0.113.1:80"])
+            await open_listeners(ServerConfig(listen=("203.0.113.1:80",)))
 
     import trio
 

@@ -11,23 +11,29 @@ import binascii
 import json
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import h11
 import trio
 
+from sttd.access import Access, Grant, Refused, is_loopback
+from sttd.metrics import LIMITS_HIT, REJECTED
 from sttd.net.limits import Connections
 from sttd.net.websocket import WebSocket, accept
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Mapping
 
     from sttd.config import LimitsConfig
 
 logger = logging.getLogger(__name__)
 LINGER_S = 1.0
+UNKNOWN = "?"
+PRIVATE = ("/metrics",)
+"""What is answered to those only who may open a session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,33 +78,55 @@ class Response:
 class BadRequest(Exception):
     """A head that is not served; carries the answer."""
 
-    def __init__(self, status: HTTPStatus, message: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, status: HTTPStatus, message: str, headers: Mapping[str, str] | None = None, reason: str = "request"
+    ) -> None:
+        """`reason`: a word for the metrics."""
         super().__init__(message)
+        self.reason = reason
         self.response = Response(status, message + "\n", headers or {})
+
+    @classmethod
+    def later(cls, reason: str, message: str) -> BadRequest:
+        """There is no room now."""
+        return cls(HTTPStatus.SERVICE_UNAVAILABLE, message, {"Retry-After": "5"}, reason)
 
 
 Respond = Callable[[Request], Response]
 Upgrade = Callable[[Request, WebSocket], Awaitable[None]]
 
 
-class FrontDoor:
-    """Serves connections: `respond` answers plain requests, `upgrade` runs the WebSockets of the paths it is for."""
+@dataclass
+class House:
+    """What every connection is served by. Replaced as a whole, or in part, when settings are read again."""
 
-    def __init__(
-        self, limits: LimitsConfig, respond: Respond, routes: Mapping[str, Upgrade], busy: Callable[[], str]
-    ) -> None:
+    limits: LimitsConfig
+    access: Access
+    tls: ssl.SSLContext | None = None
+
+
+class FrontDoor:
+    """Serves connections: `respond` answers plain requests, `routes` run the WebSockets of their paths."""
+
+    def __init__(self, house: House, respond: Respond, routes: Mapping[str, Upgrade], busy: Callable[[], str]) -> None:
         """`busy` says why there can be no more WebSockets for now, or nothing."""
-        self._limits = limits
+        self.house = house
         self._busy = busy
         self._respond = respond
         self._routes = routes
-        self.connections = Connections(limits.connections)
+        self.connections = Connections(house.limits)
 
-    async def serve(self, stream: trio.SocketStream) -> None:
+    def replace(self, house: House) -> None:
+        """Serve new connections, and check heads, by other rules."""
+        self.house = house
+        self.connections.limits = house.limits
+
+    async def serve(self, stream: trio.SocketStream, *, tls: bool = False, plain_only: bool = False) -> None:
         """Serve one connection to its end. Nothing that goes wrong with it gets past here."""
-        with self.connections.one_more():
+        peer, address = _peer(stream)
+        with self.connections.one_more(address):
             try:
-                await self._serve(stream)
+                await self._serve(stream, peer, address, tls=tls, plain_only=plain_only)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 pass  # the peer went away in the middle of it
             except Exception:
@@ -106,38 +134,57 @@ class FrontDoor:
             finally:
                 await trio.aclose_forcefully(stream)
 
-    async def _serve(self, stream: trio.SocketStream) -> None:
-        http = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.head_bytes)
-        request = None
-        with trio.move_on_after(self._limits.head_s) as deadline:
+    async def _serve(self, stream: trio.SocketStream, peer: str, address: str, *, tls: bool, plain_only: bool) -> None:
+        limits, access = self.house.limits, self.house.access
+        local = not address or is_loopback(address)
+        talk: trio.abc.Stream = stream
+        http = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head_bytes)
+        request, grant = None, None
+        with self.connections.half_open() as deadline:
             try:
-                if self.connections.full:
-                    raise BadRequest(
-                        HTTPStatus.SERVICE_UNAVAILABLE,
-                        "Too many connections; try again.",
-                        {"Retry-After": "5"},
-                    )
-                request = await self._read_head(http, stream)
-                if request.is_upgrade:
-                    head = self._upgrade_head(request)
+                if limit := self.connections.full(address):
+                    LIMITS_HIT.labels(limit).inc()
+                    raise BadRequest.later(limit, "Too many connections; try again.")
+                if tls:
+                    assert self.house.tls is not None
+                    talk = trio.SSLStream(stream, self.house.tls, server_side=True, https_compatible=True)
+                    await talk.do_handshake()
+                request = await self._read_head(http, talk)
+                if request.is_upgrade and not plain_only:
+                    head, grant = self._upgrade_head(request, access, local=local)
+                elif request.path in PRIVATE:
+                    access.admit_plain(request.headers, local=local)
             except BadRequest as bad:
-                await _answer(http, stream, bad.response)
+                _count_refusal(peer, bad.reason)
+                await _answer(http, talk, bad.response)
+                return
+            except Refused as refused:
+                _count_refusal(peer, refused.reason)
+                await _answer(http, talk, _refusal(refused))
                 return
             except h11.RemoteProtocolError as error:
                 status = HTTPStatus(error.error_status_hint)
-                await _answer(http, stream, Response(status, f"{status.phrase}: {error}\n"))
+                if status == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
+                    LIMITS_HIT.labels("head_bytes").inc()
+                _count_refusal(peer, "head")
+                await _answer(http, talk, Response(status, f"{status.phrase}: {error}\n"))
                 return
-            if not request.is_upgrade:
-                await _answer(http, stream, self._respond(request), bare=request.method == "HEAD")
+            if grant is None:
+                await _answer(http, talk, self._respond(request), bare=request.method == "HEAD")
                 return
-        if deadline.cancelled_caught or request is None:
-            logger.debug("no request head within %g s", self._limits.head_s)
+        if deadline.cancelled_caught or request is None or grant is None:
+            LIMITS_HIT.labels("head_s" if trio.current_time() >= deadline.deadline else "half_open").inc()
             return
         early = bytes(http.trailing_data[0])
-        async with accept(stream, head, early, _peer(stream), self._limits) as websocket:
-            await self._routes[request.path](request, websocket)
+        request = replace(request, target=f"{request.path}?{grant.query}")
+        access.sessions[grant.holder] += 1
+        try:
+            async with accept(talk, head, early, peer, limits, grant.subprotocol) as websocket:
+                await self._routes[request.path](request, websocket)
+        finally:
+            access.sessions[grant.holder] -= 1
 
-    async def _read_head(self, http: h11.Connection, stream: trio.SocketStream) -> Request:
+    async def _read_head(self, http: h11.Connection, stream: trio.abc.Stream) -> Request:
         while True:
             event = http.next_event()
             if isinstance(event, h11.Request):
@@ -148,9 +195,9 @@ class FrontDoor:
                 return Request(event.method.decode("ascii"), event.target.decode("ascii"), headers)
             if event is not h11.NEED_DATA:
                 raise trio.BrokenResourceError("the peer closed before it sent a request")
-            http.receive_data(await stream.receive_some())
+            http.receive_data(bytes(await stream.receive_some()))
 
-    def _upgrade_head(self, request: Request) -> bytes:
+    def _upgrade_head(self, request: Request, access: Access, *, local: bool) -> tuple[bytes, Grant]:
         """A clean head for an upgrade that may be served."""
         headers = request.headers
         if request.path not in self._routes:
@@ -174,8 +221,10 @@ class FrontDoor:
             valid = False
         if not valid:
             raise BadRequest(HTTPStatus.BAD_REQUEST, "Sec-WebSocket-Key is not 16 bytes in base64.")
+        grant = access.admit(headers, request.query, local=local)
         if reason := self._busy():
-            raise BadRequest(HTTPStatus.SERVICE_UNAVAILABLE, reason, {"Retry-After": "5"})
+            LIMITS_HIT.labels("lag_s").inc()
+            raise BadRequest.later("busy", reason)
         clean = [
             ("Host", "sttd"),
             ("Upgrade", "websocket"),
@@ -183,12 +232,27 @@ class FrontDoor:
             ("Sec-WebSocket-Version", "13"),
             ("Sec-WebSocket-Key", key),
         ]
+        if grant.subprotocol:
+            clean.append(("Sec-WebSocket-Protocol", grant.subprotocol))
         head = h11.Connection(h11.CLIENT).send(h11.Request(method="GET", target=request.path, headers=clean))
         assert head is not None
-        return head
+        return head, grant
 
 
-async def _answer(http: h11.Connection, stream: trio.SocketStream, response: Response, *, bare: bool = False) -> None:
+def _count_refusal(peer: str, reason: str) -> None:
+    REJECTED.labels(reason).inc()
+    logger.info("refused peer=%s reason=%s", peer, reason)
+
+
+def _refusal(refused: Refused) -> Response:
+    headers = {
+        HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
+        HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": "5"},
+    }
+    return Response(refused.status, f"{refused}\n", headers.get(refused.status, {}))
+
+
+async def _answer(http: h11.Connection, stream: trio.abc.Stream, response: Response, *, bare: bool = False) -> None:
     """Send an answer and end the connection in a way that lets the peer read it."""
     body = response.body.encode()
     headers = [
@@ -202,16 +266,22 @@ async def _answer(http: h11.Connection, stream: trio.SocketStream, response: Res
     if not bare:
         data += body
     await stream.send_all(data)
-    await stream.send_eof()
+    bottom = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+    assert isinstance(bottom, trio.SocketStream)
+    await bottom.send_eof()
     # To close with unread bytes pending would reset the connection and could take the answer with it.
     with trio.move_on_after(LINGER_S):
-        while await stream.receive_some():
+        while await bottom.receive_some():
             pass
 
 
-def _peer(stream: trio.SocketStream) -> str:
+def _peer(stream: trio.SocketStream) -> tuple[str, str]:
+    """For the log, and the address alone; that is empty for a local socket."""
     try:
-        host, port, *_rest = stream.socket.getpeername()
-    except (OSError, ValueError):
-        return "unknown"
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        name = stream.socket.getpeername()
+    except OSError:
+        return "unknown", UNKNOWN
+    if stream.socket.family == trio.socket.AF_UNIX:
+        return "local", ""
+    host, port, *_rest = name
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}", host

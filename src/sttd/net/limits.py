@@ -2,30 +2,63 @@
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+import trio
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sttd.config import LimitsConfig
+
+UNCOUNTED = ("127.0.0.1", "::1", "")
+"""This machine itself, where a proxy's connections come from, and local sockets."""
+
 
 class Connections:
-    """Counts open connections against a limit."""
+    """Counts open connections against the limits, which may be changed."""
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
+    def __init__(self, limits: LimitsConfig) -> None:
+        self.limits = limits
         self.open = 0
-
-    @property
-    def full(self) -> bool:
-        """Whether there is no room for those that are open now (the newest counts)."""
-        return self.open > self.limit
+        self._by_address: Counter[str] = Counter()
+        self._half_open: deque[trio.CancelScope] = deque()
 
     @contextmanager
-    def one_more(self) -> Iterator[None]:
+    def one_more(self, address: str) -> Iterator[None]:
         """Count a connection for as long as the context lasts."""
         self.open += 1
+        self._by_address[address] += 1
         try:
             yield
         finally:
             self.open -= 1
+            self._by_address[address] -= 1
+            if not self._by_address[address]:
+                del self._by_address[address]
+
+    def full(self, address: str) -> str:
+        """Which limit the newest connection, which counts, has passed; none: empty."""
+        if self.open > self.limits.connections:
+            return "connections"
+        if address not in UNCOUNTED and self._by_address[address] > self.limits.connections_per_address:
+            return "connections_per_address"
+        return ""
+
+    @contextmanager
+    def half_open(self) -> Iterator[trio.CancelScope]:
+        """A connection that has to say what it wants; cut at the deadline, or when too many newer ones come.
+
+        So who only opens connections does not keep out who wants something.
+        """
+        with trio.move_on_after(self.limits.head_s) as scope:
+            self._half_open.append(scope)
+            if len(self._half_open) > self.limits.half_open:
+                self._half_open.popleft().cancel()
+            try:
+                yield scope
+            finally:
+                if scope in self._half_open:
+                    self._half_open.remove(scope)

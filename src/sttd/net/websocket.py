@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 from trio_websocket import ConnectionClosed, wrap_server_stream
 
+from sttd.metrics import LIMITS_HIT
 from sttd.net.frames import Flood, FrameFilter
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ class HeldStream(WrappedStream):
         try:
             return self.frames.feed(data, trio.current_time())
         except Flood as flood:
+            LIMITS_HIT.labels("flood").inc()
             logger.warning("connection cut: %s", flood)
             raise trio.BrokenResourceError(str(flood)) from flood
 
@@ -160,6 +162,12 @@ class WebSocket:
         """Whether part of a message has come, and the rest has not."""
         return self._stream.frames.mid_message
 
+    async def pause(self, until: float) -> None:
+        """Receive nothing until then, or until `stop_receiving`."""
+        with trio.CancelScope() as self._receiving:
+            if not self._stopped:
+                await trio.sleep_until(until)
+
     def stop_receiving(self) -> None:
         """Let `receive` return None from now on. No message that was taken from the peer is lost."""
         self._stopped = True
@@ -188,6 +196,7 @@ class WebSocket:
             except ConnectionClosed:
                 raise Disconnected(self.how_it_closed()) from None
         if scope.cancelled_caught:
+            LIMITS_HIT.labels("send_s").inc()
             logger.warning("connection cut peer=%s: it took no data for %g s", self.peer, self._limits.send_s)
             await trio.aclose_forcefully(self._stream)
             raise Disconnected(self.how_it_closed())
@@ -196,12 +205,14 @@ class WebSocket:
         """Close: answer the peer's Close frame, or send one. Returns in time whatever the peer does."""
         answering = self._stream.peer_closing
         self._stream.release()
-        with trio.move_on_after(self._limits.close_s):
+        with trio.move_on_after(self._limits.close_s) as scope:
             if answering:
                 with suppress(ConnectionClosed):
                     await self._connection.get_message()
             else:
                 await self._connection.aclose(code, _shorten(reason) or None)
+        if scope.cancelled_caught:
+            LIMITS_HIT.labels("close_s").inc()
         await trio.aclose_forcefully(self._stream)
 
     async def keep_alive(self) -> None:
@@ -214,9 +225,15 @@ class WebSocket:
             with trio.move_on_after(patience):
                 await self._connection.ping()
             if self._stream.quiet_for() >= patience:
+                LIMITS_HIT.labels("ping_s").inc()
                 logger.info("peer gone peer=%s quiet_s=%.0f", self.peer, self._stream.quiet_for())
                 await trio.aclose_forcefully(self._stream)
                 return
+
+    @property
+    def close_code(self) -> int:
+        """Of the connection that is over."""
+        return ABNORMAL if self._connection.closed is None else self._connection.closed.code
 
     def how_it_closed(self) -> str:
         """Close code and reason, for the log."""
@@ -228,11 +245,12 @@ class WebSocket:
 
 @asynccontextmanager
 async def accept(
-    stream: trio.abc.Stream, head: bytes, early: bytes, peer: str, limits: LimitsConfig
+    stream: trio.abc.Stream, head: bytes, early: bytes, peer: str, limits: LimitsConfig, subprotocol: str = ""
 ) -> AsyncIterator[WebSocket]:
     """Answer an upgrade and serve the connection while the context lasts.
 
-    `head` is a request head that is known to be clean, `early` what the peer sent behind it.
+    `head` is a request head that is known to be clean, `early` what the peer sent behind it, `subprotocol` the one of
+    those in the head that is selected.
     """
     held = HeldStream(ReplayStream(early, stream), limits.message_bytes)
     async with trio.open_nursery() as nursery:
@@ -244,7 +262,7 @@ async def accept(
                 max_message_size=min(PART_BYTES, limits.message_bytes),
                 receive_buffer_size=None,
             )
-            connection = await request.accept()
+            connection = await request.accept(subprotocol=subprotocol or None)
         held.open()
         websocket = WebSocket(connection, held, peer, limits)
         nursery.start_soon(_keep_alive, websocket)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import re
 import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sttd.config import LogConfig
 
 # sd-daemon(3): a line that begins with <N> has that syslog priority.
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+
+
+_FIELD = re.compile(r"\b([a-z_]+)=('[^']*'|\S+)")
 
 
 class JournalFormatter(logging.Formatter):
@@ -29,14 +39,27 @@ def to_journal() -> bool:
     return (device, inode) == (str(status.st_dev), str(status.st_ino))
 
 
-def set_up(level: str) -> None:
+class JsonFormatter(logging.Formatter):
+    """An object a line; what a message says as key=value is a field of its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record."""
+        message = super().format(record)
+        fields = {key: value.strip("'") for key, value in _FIELD.findall(message)}
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        return json.dumps({**fields, "time": time, "level": record.levelname.lower(), "message": message})
+
+
+def set_up(config: LogConfig) -> None:
     """Log sttd's own records from `level` on, and warnings of libraries."""
     handler = logging.StreamHandler(sys.stderr)
-    if to_journal():
+    if config.format == "json":
+        handler.setFormatter(JsonFormatter("%(message)s"))
+    elif to_journal():
         handler.setFormatter(JournalFormatter("%(message)s"))
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    logging.getLogger("sttd").setLevel(level.upper())
+    logging.getLogger("sttd").setLevel(config.level.upper())

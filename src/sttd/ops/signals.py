@@ -1,4 +1,4 @@
-"""Signals that stop the daemon."""
+"""Signals: SIGTERM and SIGINT stop the daemon, SIGHUP has it read its settings again."""
 
 from __future__ import annotations
 
@@ -15,14 +15,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-async def stop_on_signals(
-    drain: Callable[[], None], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+async def handle_signals(
+    drain: Callable[[], None],
+    reload: Callable[[], None],
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Call `drain` at the first SIGTERM or SIGINT, and end the process at the second."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    """Call `drain` at the first SIGTERM or SIGINT, and end the process at the second; `reload` at a SIGHUP."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         task_status.started()
         stopping = False
         async for number in signals:
+            if number == signal.SIGHUP:
+                reload()
+                continue
             if stopping:
                 logger.warning("second %s: ending at once", signal.Signals(number).name)
                 # A decode in a worker thread cannot be interrupted, and nothing is left to be saved.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from sttd.errors import CloudError, OptionError, RecognitionError
 from sttd.events import Event, Final, Word
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from sttd.config import Config, SessionOptions
 
+T = TypeVar("T")
 TextHandler = Callable[[str], Awaitable[None]]
 Emit = Callable[[Event], None]
 
@@ -80,6 +82,26 @@ class Decoder(ABC):
         return
 
 
+class Calls:
+    """Blocking calls that run now, and when each should have ended."""
+
+    def __init__(self) -> None:
+        self._due: dict[object, float] = {}
+
+    def timed(self, audio_s: float, call: Callable[[], T]) -> T:
+        """`call()`, in the thread of whoever calls this; it has three times as long as the audio, and ten seconds."""
+        key = object()
+        self._due[key] = time.monotonic() + 3 * audio_s + 10
+        try:
+            return call()
+        finally:
+            del self._due[key]
+
+    def overdue_s(self) -> float:
+        """By how much the worst of them is past its time; negative where none is."""
+        return time.monotonic() - min(self._due.copy().values(), default=math.inf)
+
+
 class Engine(ABC):
     """A provider's model in memory, shared by all sessions. Calls block and may come from several threads."""
 
@@ -98,6 +120,7 @@ class Engine(ABC):
         self.config = config
         self.model = model
         self.languages = tuple(languages)
+        self.calls = Calls()
 
     @property
     @abstractmethod
@@ -244,7 +267,7 @@ def printable(text: str) -> str:
 def finite(value: str | float) -> float:
     """A number from a peer's JSON, in which Python's parser lets NaN and Infinity through; ValueError for these."""
     number = float(value)
-    if not isfinite(number):
+    if not math.isfinite(number):
         raise ValueError(f"not a finite number: {number}")
     return number
 

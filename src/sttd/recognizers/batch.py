@@ -142,7 +142,8 @@ class BatchRecognizer(Recognizer):
             self._emit(final_at(self._at, found))
 
     async def _decode(self, turn: Turn, pcm: bytes, *, final: bool) -> Transcript:
-        return await turn.run(partial(self._engine.transcribe, pcm, self._options, final=final, context=self._said))
+        call = partial(self._engine.transcribe, pcm, self._options, final=final, context=self._said)
+        return await turn.run(partial(self._engine.calls.timed, seconds(pcm), call))
 
 
 class _Early:

@@ -11,6 +11,7 @@ import trio
 
 from sttd.errors import CloudError, NothingHeard, SttdError
 from sttd.events import Event, Failed, Final, MessageDone
+from sttd.metrics import FALLBACKS
 from sttd.recognizers.base import Backstop, Recognizer
 
 if TYPE_CHECKING:
@@ -166,6 +167,7 @@ class FallbackRecognizer(Recognizer, Backstop):
         except SttdError as error:
             logger.error("%s cannot take over: %s", self._local_name, error)
             return error
+        FALLBACKS.labels(self._cloud, self._local_name).inc()
         self._current = local
         await local.start(at)
         await local.accept([pcm[start : start + PIECE] for start in range(0, len(pcm), PIECE)])

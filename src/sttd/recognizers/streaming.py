@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
+from sttd.audio.format import seconds
 from sttd.events import Partial
 from sttd.recognizers.base import Recognizer, final_at
 
@@ -57,7 +59,8 @@ class StreamingRecognizer(Recognizer):
     async def accept(self, pieces: Sequence[bytes]) -> None:
         """One thread call for all pieces; the decoder sees them as they came, so merging changes no text."""
         fresh = self._decoder is None
-        await trio.to_thread.run_sync(self._accept, pieces, limiter=self._limiter)
+        call = partial(self._engine.calls.timed, sum(map(seconds, pieces)), partial(self._accept, pieces))
+        await trio.to_thread.run_sync(call, limiter=self._limiter)
         if fresh:
             self._borrowed()
 
@@ -74,7 +77,8 @@ class StreamingRecognizer(Recognizer):
     async def finish(self, *, settled: bool = False) -> None:  # noqa: ARG002 - it has decoded everything already
         """See Recognizer."""
         if self._decoder is not None:
-            found: Transcript = await trio.to_thread.run_sync(self._decoder.finish, limiter=self._limiter)
+            call = partial(self._engine.calls.timed, 0.0, self._decoder.finish)
+            found: Transcript = await trio.to_thread.run_sync(call, limiter=self._limiter)
             if found.text:
                 self._emit(final_at(self._at, found))
         self.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -13,6 +14,7 @@ import trio
 
 from sttd.errors import ConfigError, ModelError, ModelMissing, OptionError
 from sttd.events import Final
+from sttd.metrics import MODEL_LOAD, MODEL_MEMORY, resident_bytes
 from sttd.models.store import resolve
 from sttd.recognizers.base import Cloud, Engine, Recognizer, STTInterface
 from sttd.recognizers.batch import BatchRecognizer
@@ -110,7 +112,7 @@ class Provider:
     async def _load(self, engine_class: type[Engine], *, abandon: bool) -> None:
         model = resolve(self.config)
         engine = engine_class(self.config, model.path, model.languages)
-        started = trio.current_time()
+        started, memory = trio.current_time(), resident_bytes()
         await trio.to_thread.run_sync(engine.load, abandon_on_cancel=abandon)
         self._limiter = trio.CapacityLimiter(engine.workers)
         self._decoders = trio.Semaphore(engine.decoders)
@@ -118,6 +120,8 @@ class Provider:
         self._engine = engine
         self.model = model.name
         took = trio.current_time() - started
+        MODEL_LOAD.labels(self.name, model.name).set(took)
+        MODEL_MEMORY.labels(self.name, model.name).set(resident_bytes() - memory)
         logger.info("model loaded provider=%s model=%s seconds=%.1f", self.name, model.name, took)
 
     def check(self, options: SessionOptions) -> Sequence[str]:
@@ -126,6 +130,11 @@ class Provider:
             problem = self._no_fallback(options)
             return (*self.cloud.check(options), *([f"no fallback: {problem}"] if problem else ()))
         return () if self._engine is None else self._engine.check(options)
+
+    def overdue_s(self) -> float:
+        """By how much the worst of the calls into the model is past its deadline; negative where none is."""
+        own = -math.inf if self._engine is None else self._engine.calls.overdue_s()
+        return own if self._fallback is None else max(own, self._fallback.overdue_s())
 
     def _look_for_spare(self) -> None:
         if self._engine is not None and self._engine.spare_wanted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from sttd.metrics import CLOUD, CONTENT_TYPE, exposition
 from sttd.net.http import Response
 
 if TYPE_CHECKING:
@@ -24,6 +25,13 @@ class Health:
     def livez(self) -> Response:
         """Always well, if it is answered at all."""
         return Response(HTTPStatus.OK, "ok\n")
+
+    def metrics(self) -> Response:
+        """For Prometheus."""
+        if (cloud := self._provider.cloud) is not None:
+            for what, left in cloud.state().items():
+                CLOUD.labels(cloud.name, what).set(left)
+        return Response(HTTPStatus.OK, exposition(), content_type=CONTENT_TYPE)
 
     def readyz(self) -> Response:
         """200 when a new session would get text, else 503 with the reason."""

@@ -1,0 +1,63 @@
+"""What a session's utterances cost in time, for the metrics."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import trio
+
+from sttd.audio.pipeline import UtteranceEnd, UtteranceStart
+from sttd.metrics import FINALIZATION, FIRST_PARTIAL, REALTIME_FACTOR
+
+if TYPE_CHECKING:
+    from sttd.audio.pipeline import Segment
+
+
+class Times:
+    """Follows a session's utterances from the pipeline through the recognizer."""
+
+    def __init__(self, provider: str) -> None:
+        self.spent_s = 0.0
+        """On recognizing, with waiting for a worker."""
+        self._finalization = FINALIZATION.labels(provider)
+        self._first_partial = FIRST_PARTIAL.labels(provider)
+        self._realtime_factor = REALTIME_FACTOR.labels(provider)
+        self._ends: deque[float] = deque()
+        self._onset: float | None = None
+        self._began = self._utterance_s = self._audio_s = 0.0
+
+    def put(self, segment: Segment) -> None:
+        """It is on its way to the recognizer."""
+        if isinstance(segment, UtteranceStart):
+            self._onset = trio.current_time()
+        elif isinstance(segment, UtteranceEnd):
+            self._ends.append(trio.current_time())
+
+    def partial(self) -> None:
+        """One is said."""
+        if self._onset is not None:
+            self._first_partial.observe(trio.current_time() - self._onset)
+            self._onset = None
+
+    def begin(self) -> float:
+        """The recognizer is given something; the time."""
+        self._began = trio.current_time()
+        return self._began
+
+    def spent(self, audio_s: float = 0.0) -> None:
+        """It has taken it."""
+        took = trio.current_time() - self._began
+        self.spent_s += took
+        self._utterance_s += took
+        self._audio_s += audio_s
+
+    def finished(self) -> None:
+        """It has ended an utterance."""
+        self.spent()
+        if self._ends:
+            self._finalization.observe(trio.current_time() - self._ends.popleft())
+        if self._audio_s:
+            self._realtime_factor.observe(self._utterance_s / self._audio_s)
+        self._utterance_s = self._audio_s = 0.0
+        self._onset = None

@@ -1,0 +1,112 @@
+"""A Debian 12 of our own, booted with systemd in a container: systemd-nspawn over what debootstrap filled."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.support import CACHE, ROOT, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-venv,python3-dev,gcc,libc6-dev,make,procps,ca-certificates"
+BASE = CACHE / "bookworm"
+NETWORK = ("/etc/resolv.conf", "/etc/pip.conf", "/root/.config/pip/pip.conf", "/root/.pip/pip.conf")
+
+
+def filled() -> Path:
+    """The root of a fresh machine, from a copy that is made once."""
+    if not (BASE / "etc/os-release").exists():
+        partial = BASE.with_name("bookworm.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", str(partial))
+        partial.rename(BASE)
+    root = BASE.with_name("booted")
+    run("rm", "-rf", str(root))
+    run("cp", "-a", "--reflink=auto", str(BASE), str(root))
+    for name in NETWORK:
+        if Path(name).exists():
+            target = root / name.lstrip("/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)
+            shutil.copy(name, target)
+    for name in run("git", "-C", str(ROOT), "ls-files").split():
+        if (ROOT / name).is_file():
+            (root / "src" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, root / "src" / name)
+    shutil.copytree(CACHE / "models", root / "opt/sttd/models", symlinks=True)
+    return root
+
+
+def run(*command: str, check: bool = True, timeout: float = 600) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout)
+    assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@dataclass
+class Machine:
+    """A booted one."""
+
+    root: Path
+    init: int
+
+    def run(self, *command: str, check: bool = True, timeout: float = 600) -> str:
+        """Run a command in it."""
+        within = ("nsenter", "--all", "--target", str(self.init), "--wd=/", "env", "-i")
+        path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        return run(*within, path, *command, check=check, timeout=timeout)
+
+    def show(self, property_name: str, unit: str = "sttd.service") -> str:
+        return self.run("systemctl", "show", "--value", "-p", property_name, unit).strip()
+
+    def journal(self) -> str:
+        return self.run("journalctl", "-u", "sttd.service", "-o", "cat", "--no-pager")
+
+    def wait_for(self, property_name: str, value: str, seconds: float = 60) -> None:
+        wait_until(lambda: self.show(property_name) == value, seconds, f"{property_name}={value}")
+
+    def write(self, name: str, text: str, mode: int = 0o644) -> None:
+        path = self.root / name.lstrip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(mode)
+
+
+@contextmanager
+def booted(root: Path) -> Iterator[Machine]:
+    log = root.with_suffix(".log").open("w")
+    process = subprocess.Popen(
+        ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--console=pipe", "-b", "-D", str(root)],
+        stdout=log,
+        stderr=log,
+        stdin=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(lambda: children(process.pid), 30, "the machine's init")
+        machine = Machine(root, children(process.pid)[0])
+        wait_until(lambda: "running" in state(machine) or "degraded" in state(machine), 90, "the machine to be up")
+        yield machine
+        machine.run("systemctl", "poweroff", check=False)
+    finally:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(30)
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        log.close()
+
+
+def state(machine: Machine) -> str:
+    time.sleep(0.3)
+    return machine.run("systemctl", "is-system-running", check=False)
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

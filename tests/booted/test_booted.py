@@ -1,0 +1,190 @@
+"""The service as it is installed: a booted Debian 12, `make install`, and what may happen to it in a year.
+
+`make booted` runs it, as root. The machine shares the loopback interface with this one, so clients run here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from tests.booted.machine import Machine, booted, filled
+from tests.support import Clip, at_16k_mono, finals, json_events, pieces, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [pytest.mark.booted, pytest.mark.timeout(900)]
+URL = "ws://127.0.0.1:3000/ws/stt"
+DROP_IN = "/etc/systemd/system/sttd.service.d/99-test.conf"
+TOKEN = "a-token-for-the-booted-machine"
+
+
+@pytest.fixture(scope="module")
+def machine(models: object) -> Iterator[Machine]:
+    for program in ("debootstrap", "systemd-nspawn"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is missing")
+    if os.getuid():
+        pytest.skip("only root can boot a machine")
+    with booted(filled()) as machine:
+        machine.run("make", "-C", "/src", "install", "EXTRAS=vosk,faster-whisper", timeout=600)
+        yield machine
+        print(machine.journal())
+
+
+@pytest.fixture
+def settings(machine: Machine) -> Iterator[Any]:
+    """Change the unit, and restart; all is as it was afterwards."""
+
+    def change(*lines: str) -> None:
+        machine.write(DROP_IN, "[Service]\n" + "\n".join(lines) + "\n")
+        machine.run("systemctl", "daemon-reload")
+        machine.run("systemctl", "reset-failed", "sttd.service")
+        machine.run("systemctl", "restart", "sttd.service")
+
+    yield change
+    (machine.root / DROP_IN.lstrip("/")).unlink()
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "reset-failed", "sttd.service")
+    machine.run("systemctl", "restart", "sttd.service")
+
+
+def test_it_is_installed_started_and_understands_speech(machine: Machine, beckett: Clip) -> None:
+    assert machine.show("ActiveState") == "active"
+    assert machine.show("ActiveState", "sttd.socket") == "active"
+    assert len(machine.run("/opt/sttd/bin/sttd", "transcribe").split()) > 5
+    with connect(URL) as client:
+        assert "fail" in " ".join(finals(json_events(client, at_16k_mono(beckett)))).lower()
+    wait_until(lambda: "ready" in machine.show("StatusText"), 10, "the status")
+    assert machine.show("StatusText") == "0 sessions, faster_whisper tiny.en: ready"
+    assert machine.run("stat", "-c", "%U", f"/proc/{machine.show('MainPID')}").strip() == "sttd"
+
+
+def test_the_journal_has_priorities_and_no_transcripts(machine: Machine) -> None:
+    lines = machine.run("journalctl", "-u", "sttd.service", "-o", "json", "--no-pager").splitlines()
+    entries = [json.loads(line) for line in lines]
+    ours = [entry for entry in entries if entry.get("_COMM") != "systemd" and "=" in str(entry["MESSAGE"])]
+    assert {entry["PRIORITY"] for entry in ours} <= {"6", "4"}
+    ended = [entry["MESSAGE"] for entry in ours if "disconnected" in entry["MESSAGE"]]
+    assert all(key in ended[-1] for key in ("protocol=json", "peer=", "code=1000", "audio_s=", "finals=", "rtf="))
+    assert "fail" not in json.dumps([entry["MESSAGE"] for entry in ours]).lower()
+
+
+def test_killed_it_is_started_again_and_nobody_is_refused(machine: Machine, beckett: Clip) -> None:
+    before = machine.show("NRestarts")
+    refused: list[Exception] = []
+    over = threading.Event()
+
+    def knock() -> None:
+        while not over.is_set():
+            try:
+                socket.create_connection(("127.0.0.1", 3000), timeout=5).close()
+            except OSError as error:
+                refused.append(error)
+            time.sleep(0.02)
+
+    knocking = threading.Thread(target=knock)
+    knocking.start()
+    try:
+        machine.run("systemctl", "kill", "-s", "KILL", "--kill-who=main", "sttd.service")
+        with connect(URL, open_timeout=60) as client:
+            assert finals(json_events(client, at_16k_mono(beckett)))
+    finally:
+        over.set()
+        knocking.join()
+    assert not refused
+    assert int(machine.show("NRestarts")) == int(before) + 1
+
+
+def test_a_wedged_loop_is_noticed(machine: Machine, settings: Any, beckett: Clip) -> None:
+    settings("Environment=PYTHONPATH=/src/tests/plugins STTD_PROVIDER=wedged", "WatchdogSec=6")
+    before = machine.show("MainPID")
+    with connect(URL) as client:
+        client.send(at_16k_mono(beckett))
+        wait_until(lambda: machine.show("MainPID") not in (before, "0"), 30, "another process")
+    assert "Watchdog timeout" in machine.journal()
+
+
+def test_memory_that_runs_out_ends_sttd_alone(machine: Machine, settings: Any, beckett: Clip) -> None:
+    if not machine.run("find", "/sys/fs/cgroup/system.slice/sttd.service", "-name", "memory.max", check=False):
+        pytest.skip("the memory controller of cgroups is missing here")
+    settings("Environment=PYTHONPATH=/src/tests/plugins STTD_PROVIDER=hungry", "MemoryHigh=infinity", "MemoryMax=400M")
+    others = machine.show("MainPID", "systemd-journald.service")
+    before = machine.show("MainPID")
+    with connect(URL) as client:
+        client.send(at_16k_mono(beckett))
+        wait_until(lambda: machine.show("MainPID") not in (before, "0"), 60, "another process")
+    assert "oom-kill" in machine.journal() or "OOM" in machine.journal()
+    assert machine.show("MainPID", "systemd-journald.service") == others
+
+
+def test_stopping_lets_every_session_say_what_it_has(machine: Machine, two_cities: Clip) -> None:
+    pcm = at_16k_mono(two_cities)[: 7 * 32000]
+    clients: list[ClientConnection] = [connect(URL) for _number in range(4)]
+    for client in clients:
+        assert json.loads(client.recv()) == {"type": "ready"}
+        for piece in pieces(pcm):
+            client.send(piece)
+    started = time.monotonic()
+    machine.run("systemctl", "stop", "sttd.socket", "sttd.service")
+    took = time.monotonic() - started
+    for client in clients:
+        events = [json.loads(message) for message in client]
+        assert "best of times" in " ".join(finals(events)).lower()
+        assert client.close_code == 1001
+    assert took < 45
+    assert machine.show("Result") == "success"
+    assert machine.show("ExecMainStatus") == "0"
+    machine.run("systemctl", "start", "sttd.socket", "sttd.service")
+
+
+def test_reload(machine: Machine) -> None:
+    machine.write("/etc/sttd/conf.d/10-test.toml", "[limits]\nidle_s = 77\n")
+    machine.run("systemctl", "reload", "sttd.service")
+    wait_until(lambda: "reloaded: limits.idle_s" in machine.journal(), 10, "the reload")
+    machine.write("/etc/sttd/conf.d/10-test.toml", "[limits]\nidle_s = 'soon'\n")
+    machine.run("systemctl", "reload", "sttd.service")
+    wait_until(lambda: "nothing is reloaded" in machine.journal(), 10, "the complaint")
+    assert machine.show("ActiveState") == "active"
+    (machine.root / "etc/sttd/conf.d/10-test.toml").unlink()
+    machine.run("systemctl", "reload", "sttd.service")
+
+
+def test_credentials(machine: Machine, settings: Any) -> None:
+    machine.write("/etc/sttd/tokens.toml", f'kitchen = "{TOKEN}"\n', 0o600)
+    settings("LoadCredential=tokens:/etc/sttd/tokens.toml")
+    with pytest.raises(InvalidStatus, match="401"), connect(URL):
+        pass
+    with connect(URL, additional_headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+        assert json.loads(client.recv()) == {"type": "ready"}
+    assert TOKEN not in machine.journal()
+
+
+def test_a_filesystem_that_is_read_only(machine: Machine, beckett: Clip) -> None:
+    machine.run("mount", "-o", "remount,ro,bind", "/")
+    try:
+        machine.run("systemctl", "restart", "sttd.service")
+        with connect(URL) as client:
+            assert finals(json_events(client, at_16k_mono(beckett)))
+    finally:
+        machine.run("mount", "-o", "remount,rw,bind", "/")
+
+
+def test_uninstall_leaves_settings_alone(machine: Machine) -> None:
+    machine.run("make", "-C", "/src", "uninstall")
+    assert not (machine.root / "opt/sttd").exists()
+    assert not (machine.root / "etc/systemd/system/sttd.service").exists()
+    assert (machine.root / "etc/sttd/sttd.toml").exists()
+    assert machine.show("LoadState") == "not-found"
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", 3000), timeout=5)

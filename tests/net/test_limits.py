@@ -1,0 +1,165 @@
+"""Every limit, by a client that breaks it, and the metric that counts it."""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
+
+from sttd.metrics import REGISTRY
+from tests.net.inprocess import Running, running
+from tests.net.test_front_door import UPGRADE
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+LIVEZ = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def hits(limit: str) -> float:
+    return REGISTRY.get_sample_value("sttd_limits_hit_total", {"limit": limit}) or 0.0
+
+
+@asynccontextmanager
+async def counted(limit: str) -> AsyncIterator[None]:
+    before = hits(limit)
+    yield
+    assert hits(limit) > before, f"{limit} is not counted"
+
+
+@asynccontextmanager
+async def client(server: Running, protocol: str = "json") -> AsyncIterator[WebSocketConnection]:
+    path = "/ws/stt" if protocol == "json" else "/api/v1/ws"
+    # trio-websocket's own way to connect leaves the socket open when the server closes first.
+    async with await server.connect() as stream, trio.open_nursery() as nursery:
+        yield await wrap_client_stream(nursery, stream, "localhost", path)
+        nursery.cancel_scope.cancel()
+
+
+async def told(connection: WebSocketConnection) -> tuple[list[dict[str, Any]], int, str]:
+    """All events, the close code and its reason."""
+    events = []
+    with trio.fail_after(10), suppress(ConnectionClosed):
+        while True:
+            events.append(json.loads(await connection.get_message()))
+    closed = connection.closed
+    assert closed
+    return events, closed.code, closed.reason or ""
+
+
+@asynccontextmanager
+async def serving(still_models: Path, **limits: Any) -> AsyncIterator[Running]:
+    async with running(still_models, "vosk", **limits) as server:
+        with trio.fail_after(60):
+            await server.daemon.provider.ready()
+        yield server
+
+
+@pytest.mark.parametrize("protocol", ["json", "plain"])
+async def test_a_client_that_sends_nothing(still_models: Path, protocol: str) -> None:
+    async with counted("idle_s"), serving(still_models, idle_s=0.5) as server, client(server, protocol) as idle:
+        started = trio.current_time()
+        for _message in range(3):
+            await trio.sleep(0.3)
+            await idle.send_message(bytes(640))
+        events, code, reason = await told(idle)
+        assert 1.2 < trio.current_time() - started < 3
+        assert (code, reason) == (4408, "Nothing was sent for 0.5 s")
+        assert [event["type"] for event in events] == (["ready", "error"] if protocol == "json" else [])
+
+
+async def test_a_session_that_lasts(still_models: Path) -> None:
+    async with counted("session_s"), serving(still_models, session_s=0.5) as server, client(server) as long:
+        with trio.CancelScope() as talking:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(talk, long)
+                events, code, reason = await told(long)
+                talking.cancel()
+        assert (code, reason) == (4429, "A session lasts 0.5 s at most")
+        assert events[-1]["type"] == "error"
+
+
+async def talk(connection: WebSocketConnection) -> None:
+    while True:
+        try:
+            await connection.send_message(bytes(640))
+        except ConnectionClosed:
+            return
+        await trio.sleep(0.02)
+
+
+async def test_a_session_with_much_audio(still_models: Path) -> None:
+    async with counted("audio_s"), serving(still_models, audio_s=2.0) as server, client(server) as talker:
+        await talker.send_message(bytes(3 * 32000))
+        assert (await told(talker))[1:] == (4429, "A session may send 2 s of audio")
+
+
+async def test_a_client_that_is_faster_than_it_may_be(still_models: Path) -> None:
+    """Thirty seconds of audio take twelve at this rate, less ten that may come at once."""
+    async with counted("rate"), serving(still_models, rate=2.5) as server, client(server) as talker:
+        started = trio.current_time()
+        for _second in range(30):
+            await talker.send_message(bytes(32000))
+        await talker.send_message('{"type": "eof"}')
+        assert (await told(talker))[1] == 1000
+        assert 1.8 < trio.current_time() - started < 6
+
+
+async def test_one_address_does_not_take_all_connections(tmp_path: Path) -> None:
+    """127.0.0.1 itself is not counted: behind it may be a proxy."""
+    async with counted("connections_per_address"), running(tmp_path, connections_per_address=2) as server:
+        others = [await trio.open_tcp_stream(server.host, server.port, local_address="127.0.0.7") for _ in range(2)]
+        await trio.sleep(0.1)
+        async with await trio.open_tcp_stream(server.host, server.port, local_address="127.0.0.7") as third:
+            assert (await third.receive_some()).startswith(b"HTTP/1.1 503")
+        assert (await server.exchange(LIVEZ)).endswith(b"ok\n")
+        for other in others:
+            await other.aclose()
+
+
+async def test_who_only_connects_makes_room_for_who_wants_something(tmp_path: Path) -> None:
+    async with counted("half_open"), running(tmp_path, half_open=3, head_s=30.0) as server:
+        silent = [await server.connect() for _ in range(5)]
+        for first in silent[:2]:
+            with trio.fail_after(2):
+                assert await first.receive_some() == b""
+        assert (await server.exchange(LIVEZ)).endswith(b"ok\n")
+        with trio.move_on_after(0.2) as scope:
+            await silent[-1].receive_some()
+        assert scope.cancelled_caught, "the newest are still there"
+        for stream in silent:
+            await stream.aclose()
+
+
+async def test_heads(tmp_path: Path) -> None:
+    async with counted("head_s"), running(tmp_path, head_s=0.3) as server, await server.connect() as slow:
+        assert await slow.receive_some() == b""
+    async with counted("head_bytes"), running(tmp_path, head_bytes=2048) as server:
+        assert (await server.exchange(b"GET / HTTP/1.1\r\nX: " + b"a" * 4000)).startswith(b"HTTP/1.1 431")
+    async with counted("connections"), running(tmp_path, connections=1) as server, await server.connect():
+        assert (await server.exchange(UPGRADE + b"\r\n")).startswith(b"HTTP/1.1 503")
+
+
+async def test_a_text_that_is_too_long(still_models: Path) -> None:
+    async with counted("text_bytes"), serving(still_models, text_bytes=300) as server, client(server) as talker:
+        await talker.send_message('{"type": "config", "language": "' + "x" * 300 + '"}')
+        await talker.send_message('{"type": "eof"}')
+        events, code, _reason = await told(talker)
+        assert "more than 300 characters" in events[-1]["message"]
+        assert code == 1000
+
+
+async def test_what_is_refused_is_counted_by_its_reason(tmp_path: Path) -> None:
+    def refused(reason: str) -> float:
+        return REGISTRY.get_sample_value("sttd_rejected_total", {"reason": reason}) or 0.0
+
+    async with running(tmp_path) as server:
+        before = refused("request"), refused("head")
+        await server.exchange(UPGRADE.replace(b"/ws/stt", b"/elsewhere") + b"\r\n")
+        await server.exchange(b"\x16\x03\x01 TLS at a port without\r\n\r\n")
+        assert (refused("request"), refused("head")) == (before[0] + 1, before[1] + 1)
