@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 import time
@@ -17,7 +19,14 @@ if TYPE_CHECKING:
 
 PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-venv,python3-dev,gcc,libc6-dev,make,procps,ca-certificates"
 BASE = CACHE / "bookworm"
-NETWORK = ("/etc/resolv.conf", "/etc/pip.conf", "/root/.config/pip/pip.conf", "/root/.pip/pip.conf")
+NETWORK = (
+    "/etc/resolv.conf",
+    "/etc/pip.conf",
+    "/root/.config/pip/pip.conf",
+    "/root/.pip/pip.conf",
+    "/etc/ssl/certs/ca-certificates.crt",
+)
+"""What this machine needs to reach an index of packages, the other one needs too."""
 
 
 def filled() -> Path:
@@ -57,11 +66,14 @@ class Machine:
     root: Path
     init: int
 
-    def run(self, *command: str, check: bool = True, timeout: float = 600) -> str:
-        """Run a command in it."""
+    def run(self, *command: str, check: bool = True, timeout: float = 600, errors: bool = False) -> str:
+        """Run a command in it; what it prints, with `errors` also on standard error."""
+        if errors:
+            command = ("sh", "-c", '"$@" 2>&1', "sh", *command)
         within = ("nsenter", "--all", "--target", str(self.init), "--wd=/", "env", "-i")
         path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        return run(*within, path, *command, check=check, timeout=timeout)
+        certificates = "PIP_CERT=/etc/ssl/certs/ca-certificates.crt"
+        return run(*within, path, certificates, *command, check=check, timeout=timeout)
 
     def show(self, property_name: str, unit: str = "sttd.service") -> str:
         return self.run("systemctl", "show", "--value", "-p", property_name, unit).strip()
@@ -72,6 +84,38 @@ class Machine:
     def wait_for(self, property_name: str, value: str, seconds: float = 60) -> None:
         wait_until(lambda: self.show(property_name) == value, seconds, f"{property_name}={value}")
 
+    def power_off(self) -> None:
+        self.run("systemctl", "poweroff", check=False)
+        wait_until(lambda: not Path(f"/proc/{self.init}").exists(), 60, "the machine to be off")
+
+    @contextmanager
+    def memory_limited(self, pid: int, size: int) -> Iterator[None]:
+        """Where systemd in the container has no memory controller (cgroups of version 1), the limit is set here."""
+        group = Path("/sys/fs/cgroup/memory/sttd-booted")
+        if not group.parent.exists():
+            yield
+            return
+        group.mkdir(exist_ok=True)
+        (group / "memory.limit_in_bytes").write_text(str(size))
+        (group / "cgroup.procs").write_text(str(self.outside(pid)))
+        yield
+        for left in (group / "cgroup.procs").read_text().split():
+            (group.parent / "cgroup.procs").write_text(left)
+        group.rmdir()
+
+    def outside(self, pid: int) -> int:
+        """The number that a process in the machine has here."""
+        for status in Path("/proc").glob("[0-9]*/status"):
+            with suppress(OSError):
+                found = re.search(r"^NSpid:\t(\d+)\t(\d+)$", status.read_text(), re.MULTILINE)
+                if found and int(found[2]) == pid and self.machine_of(int(found[1])) == self.machine_of(self.init):
+                    return int(found[1])
+        raise AssertionError(f"no process {pid} in the machine")
+
+    @staticmethod
+    def machine_of(pid: int) -> str:
+        return os.readlink(f"/proc/{pid}/ns/pid")
+
     def write(self, name: str, text: str, mode: int = 0o644) -> None:
         path = self.root / name.lstrip("/")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,10 +124,20 @@ class Machine:
 
 
 @contextmanager
-def booted(root: Path) -> Iterator[Machine]:
+def booted(root: Path, *options: str) -> Iterator[Machine]:
     log = root.with_suffix(".log").open("w")
     process = subprocess.Popen(
-        ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--console=pipe", "-b", "-D", str(root)],
+        [
+            "systemd-nspawn",
+            "--quiet",
+            "--register=no",
+            "--keep-unit",
+            "--console=pipe",
+            *options,
+            "-b",
+            "-D",
+            str(root),
+        ],
         stdout=log,
         stderr=log,
         stdin=subprocess.DEVNULL,
@@ -93,7 +147,8 @@ def booted(root: Path) -> Iterator[Machine]:
         machine = Machine(root, children(process.pid)[0])
         wait_until(lambda: "running" in state(machine) or "degraded" in state(machine), 90, "the machine to be up")
         yield machine
-        machine.run("systemctl", "poweroff", check=False)
+        if process.poll() is None:
+            machine.run("systemctl", "poweroff", check=False)
     finally:
         with suppress(subprocess.TimeoutExpired):
             process.wait(30)

@@ -11,11 +11,12 @@ import shutil
 import socket
 import threading
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from websockets.exceptions import InvalidStatus
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
 
 from tests.booted.machine import Machine, booted, filled
 from tests.support import Clip, at_16k_mono, finals, json_events, pieces, wait_until
@@ -37,9 +38,8 @@ def machine(models: object) -> Iterator[Machine]:
     if os.getuid():
         pytest.skip("only root can boot a machine")
     with booted(filled()) as machine:
-        machine.run("make", "-C", "/src", "install", "EXTRAS=vosk,faster-whisper", timeout=600)
+        machine.run("sh", "-c", "cd /src && make install EXTRAS=vosk,faster-whisper", timeout=600)
         yield machine
-        print(machine.journal())
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def settings(machine: Machine) -> Iterator[Any]:
         machine.run("systemctl", "restart", "sttd.service")
 
     yield change
-    (machine.root / DROP_IN.lstrip("/")).unlink()
+    (machine.root / DROP_IN.lstrip("/")).unlink(missing_ok=True)
     machine.run("systemctl", "daemon-reload")
     machine.run("systemctl", "reset-failed", "sttd.service")
     machine.run("systemctl", "restart", "sttd.service")
@@ -67,7 +67,8 @@ def test_it_is_installed_started_and_understands_speech(machine: Machine, becket
         assert "fail" in " ".join(finals(json_events(client, at_16k_mono(beckett)))).lower()
     wait_until(lambda: "ready" in machine.show("StatusText"), 10, "the status")
     assert machine.show("StatusText") == "0 sessions, faster_whisper tiny.en: ready"
-    assert machine.run("stat", "-c", "%U", f"/proc/{machine.show('MainPID')}").strip() == "sttd"
+    user = int(machine.run("stat", "-c", "%u", f"/proc/{machine.show('MainPID')}"))
+    assert 61184 <= user <= 65519, "a user of its own, from systemd's range for these"
 
 
 def test_the_journal_has_priorities_and_no_transcripts(machine: Machine) -> None:
@@ -116,33 +117,32 @@ def test_a_wedged_loop_is_noticed(machine: Machine, settings: Any, beckett: Clip
 
 
 def test_memory_that_runs_out_ends_sttd_alone(machine: Machine, settings: Any, beckett: Clip) -> None:
-    if not machine.run("find", "/sys/fs/cgroup/system.slice/sttd.service", "-name", "memory.max", check=False):
-        pytest.skip("the memory controller of cgroups is missing here")
     settings("Environment=PYTHONPATH=/src/tests/plugins STTD_PROVIDER=hungry", "MemoryHigh=infinity", "MemoryMax=400M")
     others = machine.show("MainPID", "systemd-journald.service")
     before = machine.show("MainPID")
-    with connect(URL) as client:
+    with machine.memory_limited(int(before), 400 << 20), connect(URL) as client:
         client.send(at_16k_mono(beckett))
         wait_until(lambda: machine.show("MainPID") not in (before, "0"), 60, "another process")
-    assert "oom-kill" in machine.journal() or "OOM" in machine.journal()
+    assert "status=9/KILL" in machine.journal() or "oom-kill" in machine.journal()
     assert machine.show("MainPID", "systemd-journald.service") == others
 
 
 def test_stopping_lets_every_session_say_what_it_has(machine: Machine, two_cities: Clip) -> None:
     pcm = at_16k_mono(two_cities)[: 7 * 32000]
-    clients: list[ClientConnection] = [connect(URL) for _number in range(4)]
-    for client in clients:
-        assert json.loads(client.recv()) == {"type": "ready"}
-        for piece in pieces(pcm):
-            client.send(piece)
-    started = time.monotonic()
-    machine.run("systemctl", "stop", "sttd.socket", "sttd.service")
-    took = time.monotonic() - started
-    for client in clients:
-        events = [json.loads(message) for message in client]
-        assert "best of times" in " ".join(finals(events)).lower()
-        assert client.close_code == 1001
-    assert took < 45
+    with ExitStack() as stack:
+        clients = [stack.enter_context(connect(URL)) for _number in range(4)]
+        for client in clients:
+            assert json.loads(client.recv()) == {"type": "ready"}
+            for piece in pieces(pcm):
+                client.send(piece)
+        time.sleep(1)  # what the kernel still holds was not received
+        started = time.monotonic()
+        machine.run("systemctl", "stop", "sttd.socket", "sttd.service")
+        assert time.monotonic() - started < 45
+        for client in clients:
+            events = [json.loads(message) for message in client]
+            assert "best of times" in " ".join(finals(events)).lower()
+            assert client.close_code == 1001
     assert machine.show("Result") == "success"
     assert machine.show("ExecMainStatus") == "0"
     machine.run("systemctl", "start", "sttd.socket", "sttd.service")
@@ -171,20 +171,19 @@ def test_credentials(machine: Machine, settings: Any) -> None:
 
 
 def test_a_filesystem_that_is_read_only(machine: Machine, beckett: Clip) -> None:
-    machine.run("mount", "-o", "remount,ro,bind", "/")
-    try:
-        machine.run("systemctl", "restart", "sttd.service")
+    """The same machine once more, with nothing that can be written but memory."""
+    machine.power_off()
+    with booted(machine.root, "--read-only", "--tmpfs=/var", "--tmpfs=/tmp") as frozen:
+        assert "Read-only" in frozen.run("touch", "/opt/sttd/x", check=False, errors=True)
+        wait_until(lambda: frozen.show("ActiveState") == "active", 60, "the service")
         with connect(URL) as client:
             assert finals(json_events(client, at_16k_mono(beckett)))
-    finally:
-        machine.run("mount", "-o", "remount,rw,bind", "/")
 
 
 def test_uninstall_leaves_settings_alone(machine: Machine) -> None:
-    machine.run("make", "-C", "/src", "uninstall")
+    with booted(machine.root) as again:
+        again.run("sh", "-c", "cd /src && make uninstall")
+        assert again.show("LoadState") == "not-found"
     assert not (machine.root / "opt/sttd").exists()
     assert not (machine.root / "etc/systemd/system/sttd.service").exists()
     assert (machine.root / "etc/sttd/sttd.toml").exists()
-    assert machine.show("LoadState") == "not-found"
-    with pytest.raises(OSError, match="refused"):
-        socket.create_connection(("127.0.0.1", 3000), timeout=5)
