@@ -12,12 +12,14 @@ PREFIX ?= /opt/sttd
 EXTRAS ?= vosk,faster-whisper,groq,flac
 MODEL ?=
 
-.PHONY: serve test lint bench check-native sanitize valgrind cover-native arm64 booted clean install uninstall
+.PHONY: serve test lint bench check-native sanitize valgrind cover-native arm64 booted reliability clean install uninstall
 
 serve: $(VENV)/.installed
 	$(BIN)/sttd models pull
 	exec $(BIN)/sttd
 
+# In two processes, file by file. What is chosen with PYTEST_ARGS="-k ..." runs in one, and may print ("-s").
+PYTEST_ARGS ?= -n 2 --dist loadfile
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
@@ -31,7 +33,12 @@ lint: $(VENV)/.installed-test $(VENV)/.installed-lint
 
 # The service in a booted Debian 12, as root: debootstrap, systemd-nspawn. Takes some minutes.
 booted: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m booted tests/booted $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m booted tests/booted
+
+# The acceptance figures, printed. The soak takes SOAK_S seconds.
+SOAK_S ?= 600
+reliability: $(VENV)/.installed-test
+	STTD_SOAK_S=$(SOAK_S) $(BIN)/python -m pytest -s -m reliability tests/reliability
 
 # As root: a virtual environment, a model, the units, and settings where there are none yet; starts it.
 install:

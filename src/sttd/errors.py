@@ -1,5 +1,12 @@
 """Every error that sttd raises on purpose, with the exit code (sysexits.h) that the command line gives it."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sttd.events import Final
+
 
 class SttdError(Exception):
     """Base of all; its text is written for the person who has to act on it."""
@@ -45,6 +52,8 @@ class CloudError(RecognitionError):
         """`permanent`: trying again soon is of no use."""
         super().__init__(message)
         self.permanent = permanent
+        self.heard: Final | None = None
+        """What the cloud had understood by then, which is better than nothing."""
 
 
 class NothingHeard(CloudError):

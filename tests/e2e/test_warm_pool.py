@@ -36,7 +36,7 @@ def decoded(decoder: Decoder, pcm: bytes) -> list[Transcript]:
 
 @pytest.fixture(scope="module")
 def by_a_fresh_recognizer(engine: VoskEngine, korean: list[Clip]) -> list[Utterances]:
-    """Of each of ten recordings."""
+    """Of each of some recordings."""
     import vosk
 
     def said(clip: Clip) -> Utterances:
@@ -45,7 +45,7 @@ def by_a_fresh_recognizer(engine: VoskEngine, korean: list[Clip]) -> list[Uttera
         found = [recognizer.Result() for piece in pieces(at_16k_mono(clip)) if recognizer.AcceptWaveform(piece)]
         return [as_sttd_says_it(json.loads(one)) for one in (*found, recognizer.FinalResult())]
 
-    return [said(clip) for clip in korean[:10]]
+    return [said(clip) for clip in korean[:7]]
 
 
 def as_sttd_says_it(one: dict[str, Any]) -> tuple[str, list[tuple[str, float, float]]]:
@@ -84,7 +84,7 @@ def test_a_borrowed_recognizer_is_as_good_as_a_fresh_one(
         decoder.close()
         assert ours == fresh, clip.name
     assert engine._pool._made == 1, "it was always the same recognizer"
-    assert left != "after vosk's own endpoint" or endpoints > 5
+    assert left != "after vosk's own endpoint" or endpoints > 3
 
 
 def test_what_cannot_be_made_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,19 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 from sttd.metrics import REGISTRY
 from tests.net.inprocess import Running, running
 from tests.net.test_front_door import UPGRADE
+from tests.support import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("plugins")
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.fixture(name="plugins")
+def with_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(ROOT / "tests/plugins"), *sys.path])
 
 
 def hits(limit: str) -> float:
@@ -53,16 +61,14 @@ async def told(connection: WebSocketConnection) -> tuple[list[dict[str, Any]], i
 
 
 @asynccontextmanager
-async def serving(still_models: Path, **limits: Any) -> AsyncIterator[Running]:
-    async with running(still_models, "vosk", **limits) as server:
-        with trio.fail_after(60):
-            await server.daemon.provider.ready()
+async def serving(tmp_path: Path, **limits: Any) -> AsyncIterator[Running]:
+    async with running(tmp_path, "moody", **limits) as server:
         yield server
 
 
 @pytest.mark.parametrize("protocol", ["json", "plain"])
-async def test_a_client_that_sends_nothing(still_models: Path, protocol: str) -> None:
-    async with counted("idle_s"), serving(still_models, idle_s=0.5) as server, client(server, protocol) as idle:
+async def test_a_client_that_sends_nothing(tmp_path: Path, protocol: str) -> None:
+    async with counted("idle_s"), serving(tmp_path, idle_s=0.5) as server, client(server, protocol) as idle:
         started = trio.current_time()
         for _message in range(3):
             await trio.sleep(0.3)
@@ -73,8 +79,8 @@ async def test_a_client_that_sends_nothing(still_models: Path, protocol: str) ->
         assert [event["type"] for event in events] == (["ready", "error"] if protocol == "json" else [])
 
 
-async def test_a_session_that_lasts(still_models: Path) -> None:
-    async with counted("session_s"), serving(still_models, session_s=0.5) as server, client(server) as long:
+async def test_a_session_that_lasts(tmp_path: Path) -> None:
+    async with counted("session_s"), serving(tmp_path, session_s=0.5) as server, client(server) as long:
         with trio.CancelScope() as talking:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(talk, long)
@@ -93,15 +99,15 @@ async def talk(connection: WebSocketConnection) -> None:
         await trio.sleep(0.02)
 
 
-async def test_a_session_with_much_audio(still_models: Path) -> None:
-    async with counted("audio_s"), serving(still_models, audio_s=2.0) as server, client(server) as talker:
+async def test_a_session_with_much_audio(tmp_path: Path) -> None:
+    async with counted("audio_s"), serving(tmp_path, audio_s=2.0) as server, client(server) as talker:
         await talker.send_message(bytes(3 * 32000))
         assert (await told(talker))[1:] == (4429, "A session may send 2 s of audio")
 
 
-async def test_a_client_that_is_faster_than_it_may_be(still_models: Path) -> None:
+async def test_a_client_that_is_faster_than_it_may_be(tmp_path: Path) -> None:
     """Thirty seconds of audio take twelve at this rate, less ten that may come at once."""
-    async with counted("rate"), serving(still_models, rate=2.5) as server, client(server) as talker:
+    async with counted("rate"), serving(tmp_path, rate=2.5) as server, client(server) as talker:
         started = trio.current_time()
         for _second in range(30):
             await talker.send_message(bytes(32000))
@@ -145,8 +151,8 @@ async def test_heads(tmp_path: Path) -> None:
         assert (await server.exchange(UPGRADE + b"\r\n")).startswith(b"HTTP/1.1 503")
 
 
-async def test_a_text_that_is_too_long(still_models: Path) -> None:
-    async with counted("text_bytes"), serving(still_models, text_bytes=300) as server, client(server) as talker:
+async def test_a_text_that_is_too_long(tmp_path: Path) -> None:
+    async with counted("text_bytes"), serving(tmp_path, text_bytes=300) as server, client(server) as talker:
         await talker.send_message('{"type": "config", "language": "' + "x" * 300 + '"}')
         await talker.send_message('{"type": "eof"}')
         events, code, _reason = await told(talker)

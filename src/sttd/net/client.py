@@ -31,11 +31,13 @@ class Recording:
             stdin: BinaryIO = sys.stdin.buffer
             self._read = lambda frames: stdin.read(2 * frames)
             return
+        encodings = {1: "pcm_u8", 2: "pcm_s16le", 3: "pcm_s24le", 4: "pcm_s32le"}
         try:
             file = wave.open(path)  # noqa: SIM115 - read until the process ends
-        except (OSError, EOFError, wave.Error) as error:
-            raise RecognitionError(f"{path}: {error}; a PCM WAV file is needed") from None
-        encodings = {1: "pcm_u8", 2: "pcm_s16le", 3: "pcm_s24le", 4: "pcm_s32le"}
+            if file.getsampwidth() not in encodings:
+                raise wave.Error(f"samples of {file.getsampwidth()} bytes")
+        except (OSError, EOFError, ValueError, wave.Error) as error:
+            raise RecognitionError(f"{path}: {str(error) or 'is cut off'}; a PCM WAV file is needed") from None
         self._rate = file.getframerate()
         self._read = file.readframes
         self.options = {

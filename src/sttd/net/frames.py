@@ -12,7 +12,8 @@ from collections import deque
 CONTINUATION, BINARY, CLOSE, PING, PONG = 0x0, 0x2, 0x8, 0x9, 0xA
 FINAL, MASKED = 0x80, 0x80
 MAX_FRAGMENTS = 4096
-MAX_CONTROL_FRAMES = 256  # a second
+MAX_CONTROL_FRAMES = 256
+"""A second; data frames with nothing in them count too."""
 
 
 class Flood(Exception):
@@ -92,11 +93,12 @@ class FrameFilter:
         if length >= 126:
             length = int.from_bytes(self._head[2 : 4 if length == 126 else 10], "big")
         opcode, final = self._head[0] & 0x0F, self._head[0] & FINAL
-        if opcode in (PING, PONG):
-            self._payload_left = length
+        if opcode in (PING, PONG) or not length:
             self._control_frames += 1
             if self._control_frames > MAX_CONTROL_FRAMES:
-                raise Flood("too many control frames")
+                raise Flood("too many control or empty frames")
+        if opcode in (PING, PONG):
+            self._payload_left = length
             return bytes(self._head)
         if opcode != CONTINUATION:
             self._binary = opcode == BINARY

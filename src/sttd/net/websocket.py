@@ -188,8 +188,8 @@ class WebSocket:
                 return message
         return None
 
-    async def send(self, message: str) -> None:
-        """Send a text message. A peer that does not take it in time is cut off: half a frame cannot be taken back."""
+    async def send(self, message: str | bytes) -> None:
+        """Send a message. A peer that does not take it in time is cut off: half a frame cannot be taken back."""
         with trio.move_on_after(self._limits.send_s) as scope:
             try:
                 await self._connection.send_message(message)

@@ -240,6 +240,14 @@ class DeepgramRecognizer(CloudRecognizer):
 
     async def finish(self, *, settled: bool = False) -> None:  # noqa: ARG002
         """See Recognizer. CloudError where no answer comes in time."""
+        try:
+            await self._finish()
+        except CloudError as error:
+            if (heard := self._assembler.so_far).text:
+                error.heard = final_placed(heard, self._anchors)
+            raise
+
+    async def _finish(self) -> None:
         if self._kept and self._failure is None:
             self._finalize = self._finishing = True
             self._wake()
@@ -266,7 +274,7 @@ class DeepgramRecognizer(CloudRecognizer):
         if trio.current_time() - self._finalize_sent < self._cloud.settings.finalize_s:
             return False
         unheard_s = self._sent_s - self._assembler.until
-        if UNHEARD_S < unheard_s <= LITTLE_S:
+        if UNHEARD_S < unheard_s <= LITTLE_S and not self._assembler.so_far.text:
             raise NothingHeard(f"{self._cloud.title} had no answer to {unheard_s:.1f} s of audio")
         return unheard_s <= UNHEARD_S
 

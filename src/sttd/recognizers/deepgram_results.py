@@ -66,7 +66,7 @@ class Assembler:
                 self._committed.append(found)
             if message.get("speech_final") or answered:
                 return self._take_committed()
-        return Heard(self._so_far(), final=False, until=self.until)
+        return Heard(self.so_far, final=False, until=self.until)
 
     def _wanted(self, found: Transcript) -> Transcript:
         """Without words of an utterance that is over."""
@@ -75,7 +75,9 @@ class Assembler:
             return found
         return Transcript(" ".join(word.word for word in words), words)
 
-    def _so_far(self) -> Transcript:
+    @property
+    def so_far(self) -> Transcript:
+        """All that was said since the last final; the end of it may still change."""
         return _joined([*self._committed, self._interim])
 
     def _take_committed(self) -> Heard:
@@ -86,7 +88,7 @@ class Assembler:
 
     def take(self) -> Heard:
         """All that was said since the last final, as a final."""
-        found = Heard(self._so_far(), final=True, until=self.until)
+        found = Heard(self.so_far, final=True, until=self.until)
         self._committed.clear()
         self._interim = Transcript("")
         return found

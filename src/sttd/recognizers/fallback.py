@@ -147,13 +147,16 @@ class FallbackRecognizer(Recognizer, Backstop):
         """Hand it to the local recognizer, or else tell the client."""
         if not isinstance(error, NothingHeard):
             self._note(error)
-        elif self._local is None:
-            return
-        problem = None if self._local is None else await self._take_over(at, pcm)
-        if problem is not None:
-            self._emit(Failed(f"{error}; {self._local_name} cannot take over: {problem}", lasting=error.permanent))
-        elif self._local is None:
-            self._emit(Failed(str(error), lasting=error.permanent))
+        message = str(error)
+        if self._local is not None:
+            problem = await self._take_over(at, pcm)
+            if problem is None:
+                return
+            message = f"{error}; {self._local_name} cannot take over: {problem}"
+        if error.heard is not None:
+            self.emit_from_cloud(error.heard)
+        elif not isinstance(error, NothingHeard):
+            self._emit(Failed(message, lasting=error.permanent))
 
     def _note(self, error: CloudError) -> None:
         logger.warning("%s%s", error, f"; {self._local_name} takes over" if self._local else "")

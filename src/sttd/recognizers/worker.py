@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import trio
 
-from sttd.errors import ConfigError, ModelError, ModelMissing, OptionError
+from sttd.errors import ConfigError, ModelError, ModelMissing, OptionError, RecognitionError
 from sttd.events import Final
 from sttd.metrics import MODEL_LOAD, MODEL_MEMORY, resident_bytes
 from sttd.models.store import resolve
@@ -257,5 +257,7 @@ class InterfaceRecognizer(Recognizer):
         """See Recognizer."""
         text = await self._service.transcribe(bytes(self._audio))
         self._audio.clear()
+        if not isinstance(text, str):
+            raise RecognitionError(f"the provider returned no text, but {type(text).__name__}")
         if text:
             self._emit(Final(text))

@@ -1,0 +1,40 @@
+"""An echo server on sttd's front door and WebSockets, which is what the Autobahn cases are made for."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import trio
+
+from sttd.access import Access
+from sttd.config import AccessConfig, LimitsConfig
+from sttd.net.http import FrontDoor, House, Request, Response
+from sttd.net.websocket import Disconnected, WebSocket
+
+
+async def echo(_request: Request, websocket: WebSocket) -> None:
+    parts = bytearray()
+    try:
+        while (message := await websocket.receive()) is not None:
+            if isinstance(message, str):
+                await websocket.send(message)
+                continue
+            parts += message
+            if websocket.complete:
+                await websocket.send(bytes(parts))
+                parts.clear()
+        await websocket.close(1000)
+    except Disconnected:
+        pass
+
+
+async def main() -> None:
+    house = House(LimitsConfig(connections=1000, half_open=100), Access(AccessConfig()))
+    door = FrontDoor(house, lambda _request: Response(HTTPStatus.NOT_FOUND), {"/": echo}, lambda: "")
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    print(listeners[0].socket.getsockname()[1], flush=True)
+    await trio.serve_listeners(door.serve, listeners)
+
+
+if __name__ == "__main__":
+    trio.run(main)

@@ -1,0 +1,96 @@
+"""A9: a crowd of clients that do anything, for as long as STTD_SOAK_S says (60 s; `make reliability`: ten minutes)."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import threading
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+from websockets.exceptions import WebSocketException
+
+from tests.reliability.figures import exchange, figure, resident
+from tests.support import Clip, Daemon, at_16k_mono, pieces, running_daemon, wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = [pytest.mark.reliability, pytest.mark.timeout(40000)]
+SOAK_S = float(os.environ.get("STTD_SOAK_S", "60"))
+KINDS = ("talk", "vanish", "nonsense", "garbage", "half a head", "close early")
+
+
+class Crowd:
+    """Clients that talk, vanish, send garbage or half a head, close early, ask for nonsense."""
+
+    def __init__(self, daemon: Daemon, pcm: bytes) -> None:
+        self._daemon = daemon
+        self._pcm = pcm
+        self._chance = random.Random(7)
+        self.counts: Counter[str] = Counter()
+        self.lost = 0
+        """Clients that only talked, and did not get what they should."""
+
+    def run(self, seconds: float) -> None:
+        threads = [threading.Thread(target=self._many, args=(time.monotonic() + seconds,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        wait_until(lambda: self._daemon.status()["sessions"] == 0, 30, "sessions to end")
+        time.sleep(1)
+
+    def _many(self, until: float) -> None:
+        while time.monotonic() < until:
+            kind = self._chance.choice(KINDS)
+            self.counts[kind] += 1
+            try:
+                self._one(kind)
+            except (WebSocketException, OSError, EOFError):
+                self.lost += kind == "talk"
+
+    def _one(self, kind: str) -> None:
+        if kind == "garbage":
+            exchange(self._daemon, os.urandom(self._chance.randrange(1, 3000)))
+            return
+        if kind == "half a head":
+            with socket.create_connection(self._daemon.host_port) as client:
+                client.sendall(b"GET /ws/stt HT")
+            return
+        json = self._chance.random() < 0.7
+        with self._daemon.json(partials=self._chance.randrange(2)) if json else self._daemon.plain() as session:
+            length = len(self._pcm) if kind == "talk" else self._chance.randrange(3200, len(self._pcm))
+            for piece in pieces(self._pcm[:length]):
+                session.send(piece)
+            if kind == "vanish":
+                session.socket.shutdown(socket.SHUT_RDWR)
+            elif kind == "nonsense":
+                session.send('{"type": "config", "words": "perhaps"}')
+                session.send(os.urandom(1001))
+            elif kind == "talk":
+                session.send('{"type": "eof"}')
+                self.lost += not any("best of times" in str(message) for message in session)
+
+
+def test_a09_soak(models: Path, two_cities: Clip) -> None:
+    settings = ("--set", "limits.connections=700", "--log-level", "warning")
+    with running_daemon(models, *settings) as daemon:
+        crowd = Crowd(daemon, at_16k_mono(two_cities)[: 6 * 32000])
+        crowd.run(max(20.0, SOAK_S / 4))  # the buffers of the allocator and the model grow at first
+        files, threads, before = daemon.files(), daemon.threads(), resident(daemon)
+        crowd.run(SOAK_S)
+        grown = resident(daemon) - before
+        figure(
+            "A9",
+            f"{crowd.counts.total()} clients, {SOAK_S:.0f} s ({dict(crowd.counts)}): memory {grown:+.1f} MiB, "
+            f"files {daemon.files() - files:+d}, threads {daemon.threads() - threads:+d}, lost {crowd.lost}",
+        )
+        assert crowd.lost == 0
+        assert daemon.files() <= files
+        assert daemon.threads() <= threads
+        assert grown < 48, "decodes of several lengths at once leave the heaps as large as they were at their largest"
+        assert "Traceback" not in daemon.log()
