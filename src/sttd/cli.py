@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from sttd import __version__
-from sttd.config import Config, Loaded, load, settings_of, value_of
+from sttd.config import Config, Loaded, load
 from sttd.errors import ConfigError, ModelMissing, SttdError
 from sttd.recognizers.registry import local_config, provider_class, provider_names
+from sttd.settings import settings_of, value_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

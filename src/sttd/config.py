@@ -9,37 +9,22 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
-import tomllib
-import types
-import typing
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from sttd.errors import ConfigError, OptionError
+from sttd.settings import build, read_toml, setting, settings_of, unknown_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from sttd.settings import Setting
 
 DEFAULT_FILE = Path("/etc/sttd/sttd.toml")
 SAMPLE_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 88200, 96000, 176400, 192000)
 ENCODINGS = ("pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_u8", "pcm_mulaw", "pcm_alaw")
 _ENVIRONMENT_ONLY = {"STTD_CYTHON_DEBUG"}  # read by setup.py, not a setting
-
-T = TypeVar("T")
-
-
-def setting(
-    default: Any,
-    help_text: str,
-    *,
-    choices: tuple[object, ...] = (),
-    low: float | None = None,
-    high: float | None = None,
-) -> Any:
-    """A field of a settings class; `low` and `high` are the limits of a number, both included."""
-    return field(default=default, metadata={"help": help_text, "choices": choices, "low": low, "high": high})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,111 +241,6 @@ class Config:
         return SessionOptions(language=self.language, **dataclasses.asdict(self.endpoint))
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One setting's key (`section.name`), type, default and limits."""
-
-    key: str
-    kind: type
-    default: object
-    help: str
-    choices: tuple[object, ...]
-    low: float | None
-    high: float | None
-
-    def allowed(self) -> str:
-        """What values are allowed, in words."""
-        if self.choices:
-            return "one of " + ", ".join(str(choice) or '""' for choice in self.choices)
-        if self.kind is bool:
-            return "true or false"
-        if self.kind in (int, float):
-            name = "a whole number" if self.kind is int else "a number"
-            return f"{name} from {self.low:g} to {self.high:g}"
-        return "a list of texts" if self.kind is tuple else "a text"
-
-    def convert(self, value: object) -> object:
-        """`value` (typed, or the text of it) as this setting's type; ValueError where it is not allowed."""
-        result = _parse_text(value, self.kind) if isinstance(value, str) else _check_typed(value, self.kind)
-        if self.choices and result not in self.choices:
-            raise ValueError(value)
-        if isinstance(result, (int, float)) and not isinstance(result, bool):
-            if self.low is not None and result < self.low:
-                raise ValueError(value)
-            if self.high is not None and not result <= self.high:
-                raise ValueError(value)
-        return result
-
-
-def _parse_text(text: str, kind: type) -> object:
-    if kind is bool:
-        lowered = text.strip().lower()
-        if lowered in ("1", "true", "yes", "on"):
-            return True
-        if lowered in ("0", "false", "no", "off"):
-            return False
-        raise ValueError(text)
-    if kind is tuple:
-        return tuple(part.strip() for part in text.split(",") if part.strip())
-    if kind is str:
-        return text
-    return kind(text.strip())
-
-
-def _check_typed(value: object, kind: type) -> object:
-    if kind is tuple and isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
-        return tuple(value)
-    if kind is bool and value in (0, 1):  # clients write 1 for true, as vosk's do
-        return bool(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if kind is int and isinstance(value, float) and value.is_integer():
-        return int(value)
-    if type(value) is kind:
-        return value
-    raise ValueError(value)
-
-
-@cache
-def settings_of(cls: type) -> Mapping[str, Setting]:
-    """Every setting of a settings class by its key, in the order of their definition."""
-    return types.MappingProxyType({found.key: found for found in _settings(cls, "")})
-
-
-def _settings(cls: type, prefix: str) -> Iterator[Setting]:
-    hints = typing.get_type_hints(cls)
-    for item in dataclasses.fields(cls):
-        kind = hints[item.name]
-        if dataclasses.is_dataclass(kind):
-            yield from _settings(typing.cast("type", kind), f"{item.name}.")
-        else:
-            meta = item.metadata
-            base = typing.get_origin(kind) or kind
-            yield Setting(
-                prefix + item.name,
-                base,
-                item.default,
-                meta["help"],
-                meta["choices"],
-                meta["low"],
-                meta["high"],
-            )
-
-
-def value_of(config: object, key: str) -> object:
-    """The value of a setting by its key."""
-    for part in key.split("."):
-        config = getattr(config, part)
-    return config
-
-
-def unknown_key(key: str, known: Mapping[str, Setting]) -> str:
-    """A sentence about a key that is not in `known`."""
-    close = difflib.get_close_matches(key, known, n=1)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
-    return f"unknown setting {key!r}{hint}; known: {', '.join(known)}"
-
-
 def apply_options(options: SessionOptions, changes: Mapping[str, object]) -> SessionOptions:
     """`options` with a client's changes; OptionError names the first one that cannot be used."""
     known = settings_of(SessionOptions)
@@ -409,19 +289,7 @@ def load(
                 f"{origin}: {key} = {value!r} is not allowed; allowed is {known[key].allowed()}"
             ) from None
         origins[key] = origin
-    return Loaded(_build(Config, values, ""), origins)
-
-
-def _build(cls: type[T], values: Mapping[str, object], prefix: str) -> T:
-    hints = typing.get_type_hints(cls)
-    arguments: dict[str, object] = {}
-    for item in dataclasses.fields(cls):  # type: ignore[arg-type]
-        kind = hints[item.name]
-        if dataclasses.is_dataclass(kind):
-            arguments[item.name] = _build(typing.cast("type", kind), values, f"{item.name}.")
-        else:
-            arguments[item.name] = values[prefix + item.name]
-    return cls(**arguments)
+    return Loaded(build(Config, values), origins)
 
 
 def _sources(
@@ -433,9 +301,9 @@ def _sources(
     """(key, value, origin), least important first."""
     main = file or DEFAULT_FILE
     if file is not None or main.exists():
-        yield from _read_toml(main)
+        yield from read_toml(main)
     for extra in sorted((main.parent / "conf.d").glob("*.toml")):
-        yield from _read_toml(extra)
+        yield from read_toml(extra)
     if "STT_PROVIDER" in environ:
         yield "provider", environ["STT_PROVIDER"], "environment STT_PROVIDER"
     by_variable = {f"STTD_{key.replace('.', '__').upper()}": key for key in known}
@@ -448,20 +316,3 @@ def _sources(
             raise ConfigError(f"environment: unknown setting {name}{hint}; known: {', '.join(by_variable)}")
     for key, value in command_line.items():
         yield key, value, "command line"
-
-
-def _read_toml(path: Path) -> Iterator[tuple[str, object, str]]:
-    try:
-        table = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is not UTF-8 text") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: is not TOML: {error}") from None
-    for name, value in table.items():
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                yield f"{name}.{key}", inner, str(path)
-        else:
-            yield name, value, str(path)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from sttd.access import Access
-from sttd.config import Config, settings_of, value_of
+from sttd.config import Config
 from sttd.errors import ConfigError, ModelError, ModelMissing
 from sttd.metrics import LIMITS_HIT, QUEUED
 from sttd.net.http import FrontDoor, House, Request
@@ -26,6 +26,7 @@ from sttd.protocols.plain import PlainText
 from sttd.queues import Memory
 from sttd.recognizers.worker import Provider
 from sttd.session import Session
+from sttd.settings import settings_of, value_of
 from sttd.web.health import Health
 from sttd.web.routes import Routes
 

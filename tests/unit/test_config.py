@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sttd.config import Config, SessionOptions, apply_options, load, settings_of
+from sttd.config import Config, SessionOptions, apply_options, load
 from sttd.errors import ConfigError, OptionError
+from sttd.settings import settings_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,11 +16,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sttd.access import Access
-from sttd.config import AccessConfig, Config, load, settings_of
+from sttd.config import AccessConfig, Config, load
 from sttd.errors import CloudError, ConfigError, RecognitionError
 from sttd.net.client import Recording
 from sttd.net.frames import Flood, FrameFilter
 from sttd.recognizers.groq import _transcript
+from sttd.settings import settings_of
 
 if TYPE_CHECKING:
     from pathlib import Path
