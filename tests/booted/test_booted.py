@@ -19,7 +19,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from tests.booted.machine import Machine, booted, filled
-from tests.support import Clip, at_16k_mono, finals, json_events, pieces, wait_until
+from tests.support import ROOT, Clip, at_16k_mono, finals, json_events, pieces, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -168,6 +168,17 @@ def test_credentials(machine: Machine, settings: Any) -> None:
     with connect(URL, additional_headers={"Authorization": f"Bearer {TOKEN}"}) as client:
         assert json.loads(client.recv()) == {"type": "ready"}
     assert TOKEN not in machine.journal()
+
+
+@pytest.mark.parametrize("name", ["10-lan", "20-cloud", "30-gpu", "40-no-wx"])
+def test_drop_ins(machine: Machine, settings: Any, korean: list[Clip], name: str) -> None:
+    """sttd starts with each, and understands speech; without writable code memory that is vosk's business."""
+    machine.write("/etc/sttd/tokens.toml", f'kitchen = "{TOKEN}"\n', 0o600)
+    machine.run("groupadd", "--system", "--force", "render")  # udev makes it where there is a GPU
+    lines = (ROOT / f"systemd/sttd.service.d/{name}.conf").read_text().splitlines()
+    settings(*lines, "Environment=STT_PROVIDER=vosk STTD_MODEL=vosk-small-ko")
+    with connect(URL, additional_headers={"Authorization": f"Bearer {TOKEN}"}, open_timeout=60) as client:
+        assert finals(json_events(client, at_16k_mono(korean[0])))
 
 
 def test_a_filesystem_that_is_read_only(machine: Machine, beckett: Clip) -> None:

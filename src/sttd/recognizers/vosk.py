@@ -54,6 +54,8 @@ class VoskEngine(Engine):
 
     def load(self) -> None:
         """Load the model and warm a recognizer for each worker."""
+        # The package asks for the user's folder as it is imported, and a user that systemd made up may have none.
+        os.environ.setdefault("HOME", "/")
         import vosk
 
         vosk.SetLogLevel(-1)
