@@ -51,7 +51,9 @@ install:
 	install -m 644 systemd/sttd.service systemd/sttd.socket /etc/systemd/system/
 	systemctl daemon-reload
 	systemctl enable sttd.socket sttd.service
-	systemctl restart sttd.socket sttd.service
+	systemctl stop sttd.service
+	systemctl restart sttd.socket
+	systemctl start sttd.service
 
 # As root. What was written by hand stays: /etc/sttd and the unit's drop-ins.
 uninstall:

@@ -211,17 +211,18 @@ def _from_base64url(text: str) -> str:
 
 def _read_tokens(file: str, environ: Mapping[str, str]) -> tuple[Holder, ...]:
     given = environ.get("CREDENTIALS_DIRECTORY")
-    if file:
-        path = Path(file).expanduser()
-    elif given and (Path(given) / "tokens").exists():
-        path = Path(given) / "tokens"
-    else:
-        return ()
+    path = Path(file) if file else Path(given or "/nonexistent") / "tokens"
     try:
+        path = path.expanduser()
         entries = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: the tokens cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except FileNotFoundError:
+        if not file:
+            return ()
+        raise ConfigError(f"{path}: the tokens cannot be read: there is no such file") from None
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{path}: the tokens cannot be read: {reason}") from None
+    except ValueError as error:  # no TOML, no UTF-8
         raise ConfigError(f'{path}: {error}; a line of it is like: kitchen = "a long random text"') from None
     holders = tuple(_read_holder(str(path), name, entry) for name, entry in entries.items())
     if not holders:

@@ -82,32 +82,40 @@ class Daemon:
             self._adopt(self._read_again())
         except ConfigError as error:
             logger.error("nothing is reloaded, all stays as it was: %s", error)
-        notify("READY=1")
+        except Exception:
+            logger.exception("nothing is reloaded, all stays as it was")
+        finally:
+            notify("READY=1")
 
     def _adopt(self, fresh: Config) -> None:
         changed = [key for key in settings_of(Config) if value_of(fresh, key) != value_of(self.config, key)]
         server = replace(self.config.server, tls_cert=fresh.server.tls_cert, tls_key=fresh.server.tls_key)
         access = Access.read(fresh.access, sessions=self._front_door.house.access.sessions)
-        self._check_listeners(access)
         house = House(fresh.limits, access, tls_context(server))
+        self._check_listeners(house)
+        if access.holders != self._front_door.house.access.holders:
+            changed.append("access: tokens")
         self._ahead.left += fresh.limits.ahead_bytes - self.config.limits.ahead_bytes
         self.config = replace(self.config, limits=fresh.limits, access=fresh.access, log=fresh.log, server=server)
         self._front_door.replace(house)
         logs.set_up(fresh.log)
         for key in changed:
-            if not key.startswith(RELOADED):
+            if not key.startswith((*RELOADED, "access:")):
                 logger.error("%s cannot be changed without a restart; it stays as it was", key)
-        logger.info("reloaded: %s", ", ".join(key for key in changed if key.startswith(RELOADED)) or "nothing changed")
+        taken = [key for key in changed if key.startswith((*RELOADED, "access:"))]
+        logger.info("reloaded: %s", ", ".join(taken) or "nothing changed")
 
-    def _check_listeners(self, access: Access) -> None:
+    def _check_listeners(self, house: House) -> None:
         for listener in self._listeners:
             if listener.kind is not Kind.HEALTH:
-                access.check_address(listener.host)
+                house.access.check_address(listener.host)
+            if listener.kind is Kind.TLS and house.tls is None:
+                raise ConfigError(f"{listener.address} is to speak TLS, which needs server.tls_cert")
 
     async def run(self, listening: Callable[[list[Listener]], None], *, signals: bool = True) -> None:
         """Serve until drained. `listening` is told the addresses once they are open, before the model is loaded."""
         self._listeners = await open_listeners(self.config.server)
-        self._check_listeners(self._front_door.house.access)
+        self._check_listeners(self._front_door.house)
         async with trio.open_nursery() as nursery:
             if signals:
                 await nursery.start(handle_signals, self.drain, self.reload)

@@ -58,6 +58,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NORMAL, GOING_AWAY, POLICY, INTERNAL, TRY_LATER, IDLE, QUOTA = 1000, 1001, 1008, 1011, 1013, 4408, 4429
+TOO_BIG = 1009
+CODES = {*range(1000, 1016), IDLE, QUOTA}
 RATE_BURST_S = 10.0
 SLICE_BYTES = 1 << 18
 """Audio that passes through the pipeline in one go, or a second's worth: well under 5 ms of the event loop."""
@@ -107,7 +109,9 @@ class Session:
         self._findings: Sequence[str] = ()
         self._warned: set[str] = set()
         self._ready = trio.Event()
-        self._started = self._last_message = trio.current_time()
+        self._started = trio.current_time()
+        self._waits_from = math.inf  # for a message
+        self._ending = False
         self._received_s = 0.0
         self._finals = 0
         self._said_last: Event | None = None  # before the Close
@@ -125,6 +129,7 @@ class Session:
 
     def drain(self) -> None:
         """Read no more, flush, say what is left, and close."""
+        self._ending = True
         self._close = (GOING_AWAY, "sttd is stopping")
         self._websocket.stop_receiving()
 
@@ -148,7 +153,10 @@ class Session:
         finally:
             self._commands.clear()
             SESSIONS.labels(*labels).dec()
-            SESSIONS_ENDED.labels(*labels, self._websocket.close_code).inc()
+            code = self._websocket.close_code
+            SESSIONS_ENDED.labels(*labels, code if code in CODES else "other").inc()
+            if code == TOO_BIG:
+                LIMITS_HIT.labels("message_bytes").inc()
             AUDIO.labels(*labels).inc(self._received_s)
             logger.info(
                 "disconnected protocol=%s peer=%s %s seconds=%.1f audio_s=%.1f finals=%d rtf=%.2f",
@@ -164,20 +172,22 @@ class Session:
     async def _keep_limits(self) -> None:
         """End the session when it has lasted or been silent for too long; what was said is answered first."""
         limits = self._config.limits
-        while True:
-            idle_from = self._last_message if limits.idle_s else math.inf
-            last = self._started + limits.session_s if limits.session_s else math.inf
-            await trio.sleep_until(min(idle_from + limits.idle_s, last))
+        idle_s = limits.idle_s or math.inf
+        last = self._started + (limits.session_s or math.inf)
+        while not self._ending:
+            # While it is not waited for a message, the client is not the one who is slow.
+            idle_at = min(self._waits_from, trio.current_time()) + idle_s
+            await trio.sleep_until(min(idle_at, last))
             if trio.current_time() >= last:
                 self._cut("session_s", QUOTA, f"A session lasts {limits.session_s:g} s at most")
-            elif self._last_message == idle_from:
+            elif trio.current_time() >= self._waits_from + idle_s:
                 self._cut("idle_s", IDLE, f"Nothing was sent for {limits.idle_s:g} s")
-            else:
-                continue
-            return
 
     def _cut(self, limit: str, code: int, reason: str) -> None:
         """Read no more; flush, and say why at the end."""
+        if self._ending:
+            return
+        self._ending = True
         LIMITS_HIT.labels(limit).inc()
         logger.info("session ended peer=%s limit=%s", self._websocket.peer, limit)
         self._close, self._said_last = (code, reason), Failed(reason)
@@ -186,6 +196,7 @@ class Session:
     async def _read(self) -> None:
         """Reader: messages to commands, until the client or the daemon wants to end; then see that the end comes."""
         await self._read_commands()
+        self._ending = True
         await self._commands.put((EndOfStream(), trio.current_time()))
         await self._ready.wait()
         patience = self._config.limits.flush_s
@@ -198,8 +209,7 @@ class Session:
 
     async def _read_commands(self) -> None:
         limits = self._config.limits
-        while (message := await self._websocket.receive()) is not None:
-            self._last_message = trio.current_time()
+        while (message := await self._next_message()) is not None:
             weight = LEAST_WEIGHT
             if isinstance(message, str) and len(message) > limits.text_bytes:
                 LIMITS_HIT.labels("text_bytes").inc()
@@ -220,13 +230,18 @@ class Session:
             if limits.rate and size:
                 await self._slow_down(limits.rate)
 
+    async def _next_message(self) -> str | bytes | None:
+        self._waits_from = trio.current_time()
+        message = await self._websocket.receive()
+        self._waits_from = math.inf
+        return message
+
     async def _slow_down(self, rate: float) -> None:
         """Read no faster than `rate` times as fast as it was spoken, after a burst."""
         due = self._started + (self._received_s / rate) - RATE_BURST_S
         if due > trio.current_time():
             LIMITS_HIT.labels("rate").inc()
             await self._websocket.pause(due)
-            self._last_message = trio.current_time()
 
     def _duration(self, audio: Audio) -> float:
         options = self._options

@@ -6,7 +6,9 @@ import base64
 import json
 import signal
 import ssl
+import time
 import warnings
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -64,6 +66,7 @@ def test_without_the_token_nobody_gets_in(guarded: Daemon, path: str) -> None:
 def test_with_it_text_comes_and_the_number_of_sessions_is_kept(guarded: Daemon, beckett: Clip) -> None:
     with connect(guarded.url("/ws/stt"), additional_headers=bearer()) as client:
         assert finals(json_events(client, at_16k_mono(beckett)))
+    wait_for_a_place(guarded)
     encoded = base64.urlsafe_b64encode(TOKEN.encode()).decode().rstrip("=")
     offered = [Subprotocol("sttd.v1"), Subprotocol(f"sttd.token.{encoded}")]
     with connect(guarded.url("/api/v1/ws"), subprotocols=offered) as client:
@@ -71,8 +74,22 @@ def test_with_it_text_comes_and_the_number_of_sessions_is_kept(guarded: Daemon, 
         status, body, headers = refusal(guarded, additional_headers=bearer())
         assert (status, headers["Retry-After"]) == (503, "5")
         assert "'kitchen' has its 1 sessions" in body
+    wait_for_a_place(guarded)
     with connect(guarded.url("/ws/stt"), additional_headers=bearer()) as client:
         assert json.loads(client.recv()) == {"type": "ready"}
+
+
+def wait_for_a_place(daemon: Daemon) -> None:
+    """The one session of the token ends some time after its client."""
+
+    def free() -> bool:
+        with suppress(InvalidStatus), connect(daemon.url("/ws/stt"), additional_headers=bearer()):
+            return True
+        return False
+
+    wait_until(free, 10, "a place")
+    wait_until(lambda: daemon.status()["sessions"] == 0, 10, "the session that tried to end")
+    time.sleep(0.2)
 
 
 def test_pages_of_other_sites_are_kept_out(whisper: Daemon) -> None:
@@ -157,6 +174,7 @@ def metrics(daemon: Daemon) -> dict[str, float]:
 
 
 def test_metrics(guarded: Daemon, beckett: Clip) -> None:
+    wait_for_a_place(guarded)
     before = metrics(guarded)
     refusal(guarded)
     with connect(guarded.url("/ws/stt"), additional_headers=bearer()) as client:

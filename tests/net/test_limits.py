@@ -42,7 +42,7 @@ async def counted(limit: str) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def client(server: Running, protocol: str = "json") -> AsyncIterator[WebSocketConnection]:
-    path = "/ws/stt" if protocol == "json" else "/api/v1/ws"
+    path = {"json": "/ws/stt", "ungated": "/ws/stt?gate=0", "plain": "/api/v1/ws"}[protocol]
     # trio-websocket's own way to connect leaves the socket open when the server closes first.
     async with await server.connect() as stream, trio.open_nursery() as nursery:
         yield await wrap_client_stream(nursery, stream, "localhost", path)
@@ -77,6 +77,15 @@ async def test_a_client_that_sends_nothing(tmp_path: Path, protocol: str) -> Non
         assert 1.2 < trio.current_time() - started < 3
         assert (code, reason) == (4408, "Nothing was sent for 0.5 s")
         assert [event["type"] for event in events] == (["ready", "error"] if protocol == "json" else [])
+
+
+async def test_a_client_that_waits_for_its_text_is_not_idle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recognizer that takes three seconds, and a limit of half a second."""
+    async with running(tmp_path, "stuck", idle_s=0.5, flush_s=20.0) as server, client(server, "ungated") as patient:
+        await patient.send_message(bytes(64000))
+        await patient.send_message('{"type": "eof"}')
+        events, code, _reason = await told(patient)
+        assert (events[-1]["type"], code) == ("final", 1000)
 
 
 async def test_a_session_that_lasts(tmp_path: Path) -> None:

@@ -130,6 +130,12 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, text: str, message:
     assert "correct" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["~nobody-of-that-name/tokens", "a\0b"])
+def test_a_name_that_is_none_is_a_configuration_error(name: str) -> None:
+    with pytest.raises(ConfigError):
+        Access.read(AccessConfig(tokens_file=name), {})
+
+
 def test_a_missing_file_is_no_reason_to_let_everybody_in(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         Access.read(AccessConfig(tokens_file=str(tmp_path / "none")), {})

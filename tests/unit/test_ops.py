@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -14,7 +15,7 @@ import pytest
 
 from sttd.config import ServerConfig
 from sttd.errors import ConfigError, Unavailable
-from sttd.ops.logs import JournalFormatter, to_journal
+from sttd.ops.logs import JournalFormatter, JsonFormatter, to_journal
 from sttd.ops.notify import notify
 from sttd.ops.sockets import open_listeners, split_address
 from tests.support import ROOT
@@ -91,6 +92,21 @@ def test_an_address_of_another_machine_cannot_be_listened_on() -> None:
     import trio
 
     trio.run(main)
+
+
+def test_fields_of_the_log_cannot_be_forged() -> None:
+    record = logging.LogRecord(
+        "sttd",
+        logging.INFO,
+        "",
+        0,
+        "disconnected peer=%s reason=%r code=1000",
+        ("1.2.3.4:5", "it's peer=9.9.9.9"),
+        None,
+    )
+    found = json.loads(JsonFormatter("%(message)s").format(record))
+    assert (found["peer"], found["code"], found["level"]) == ("1.2.3.4:5", "1000", "info")
+    assert found["reason"] == "it's peer=9.9.9.9"
 
 
 def test_the_unit_is_sound() -> None:

@@ -127,20 +127,20 @@ class FrontDoor:
         with self.connections.one_more(address):
             try:
                 await self._serve(stream, peer, address, tls=tls, plain_only=plain_only)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
+            except* (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
                 pass  # the peer went away in the middle of it
-            except Exception:
+            except* Exception:
                 logger.exception("a connection ended by a fault in sttd; the others go on")
             finally:
                 await trio.aclose_forcefully(stream)
 
     async def _serve(self, stream: trio.SocketStream, peer: str, address: str, *, tls: bool, plain_only: bool) -> None:
-        limits, access = self.house.limits, self.house.access
+        limits = self.house.limits
         local = not address or is_loopback(address)
         talk: trio.abc.Stream = stream
         http = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head_bytes)
         request, grant = None, None
-        with self.connections.half_open() as deadline:
+        with self.connections.half_open(address) as deadline:
             try:
                 if limit := self.connections.full(address):
                     LIMITS_HIT.labels(limit).inc()
@@ -150,6 +150,7 @@ class FrontDoor:
                     talk = trio.SSLStream(stream, self.house.tls, server_side=True, https_compatible=True)
                     await talk.do_handshake()
                 request = await self._read_head(http, talk)
+                access = self.house.access
                 if request.is_upgrade and not plain_only:
                     head, grant = self._upgrade_head(request, access, local=local)
                 elif request.path in PRIVATE:
@@ -241,6 +242,8 @@ class FrontDoor:
 
 def _count_refusal(peer: str, reason: str) -> None:
     REJECTED.labels(reason).inc()
+    if reason == "token_sessions":
+        LIMITS_HIT.labels(reason).inc()
     logger.info("refused peer=%s reason=%s", peer, reason)
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from sttd.config import LimitsConfig
 
-UNCOUNTED = ("127.0.0.1", "::1", "")
+UNCOUNTED = ("127.0.0.1", "::1", "::ffff:127.0.0.1", "")
 """This machine itself, where a proxy's connections come from, and local sockets."""
 
 
@@ -24,7 +24,7 @@ class Connections:
         self.limits = limits
         self.open = 0
         self._by_address: Counter[str] = Counter()
-        self._half_open: deque[trio.CancelScope] = deque()
+        self._half_open: deque[tuple[str, trio.CancelScope]] = deque()
 
     @contextmanager
     def one_more(self, address: str) -> Iterator[None]:
@@ -48,17 +48,20 @@ class Connections:
         return ""
 
     @contextmanager
-    def half_open(self) -> Iterator[trio.CancelScope]:
+    def half_open(self, address: str) -> Iterator[trio.CancelScope]:
         """A connection that has to say what it wants; cut at the deadline, or when too many newer ones come.
 
-        So who only opens connections does not keep out who wants something.
+        So who only opens connections does not keep out who wants something: the oldest of the same address goes first.
         """
         with trio.move_on_after(self.limits.head_s) as scope:
-            self._half_open.append(scope)
-            if len(self._half_open) > self.limits.half_open:
-                self._half_open.popleft().cancel()
+            if len(self._half_open) >= self.limits.half_open:
+                oldest = next((one for one in self._half_open if one[0] == address), self._half_open[0])
+                self._half_open.remove(oldest)
+                oldest[1].cancel()
+            entry = (address, scope)
+            self._half_open.append(entry)
             try:
                 yield scope
             finally:
-                if scope in self._half_open:
-                    self._half_open.remove(scope)
+                if entry in self._half_open:
+                    self._half_open.remove(entry)

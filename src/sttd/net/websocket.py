@@ -262,7 +262,10 @@ async def accept(
                 max_message_size=min(PART_BYTES, limits.message_bytes),
                 receive_buffer_size=None,
             )
-            connection = await request.accept(subprotocol=subprotocol or None)
+            try:
+                connection = await request.accept(subprotocol=subprotocol or None)
+            except ConnectionClosed:
+                raise trio.BrokenResourceError("the peer closed before the handshake was over") from None
         held.open()
         websocket = WebSocket(connection, held, peer, limits)
         nursery.start_soon(_keep_alive, websocket)

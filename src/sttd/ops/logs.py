@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 
-_FIELD = re.compile(r"\b([a-z_]+)=('[^']*'|\S+)")
+_FIELD = re.compile(r"\b([a-z_]+)=('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\S+)")
 
 
 class JournalFormatter(logging.Formatter):
@@ -45,7 +45,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One record."""
         message = super().format(record)
-        fields = {key: value.strip("'") for key, value in _FIELD.findall(message)}
+        fields = {key: value.strip("'\"") for key, value in _FIELD.findall(message)}
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         return json.dumps({**fields, "time": time, "level": record.levelname.lower(), "message": message})
 

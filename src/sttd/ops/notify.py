@@ -18,6 +18,7 @@ def notify(state: str) -> None:
         address = "\0" + address[1:]
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+            channel.setblocking(False)  # a manager that does not listen must not hold up all sessions
             channel.connect(address)
             channel.sendall(state.encode())
     except OSError as error:
