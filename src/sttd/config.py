@@ -300,7 +300,11 @@ def _sources(
 ) -> Iterator[tuple[str, object, str]]:
     """(key, value, origin), least important first."""
     main = file or DEFAULT_FILE
-    if file is not None or main.exists():
+    try:
+        there = file is not None or main.exists()
+    except OSError as error:  # a folder that may not be entered; to go on without its settings could be unsafe
+        raise ConfigError(f"{main}: cannot be read: {error.strerror}") from None
+    if there:
         yield from read_toml(main)
     for extra in sorted((main.parent / "conf.d").glob("*.toml")):
         yield from read_toml(extra)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,9 +11,6 @@ from hypothesis import strategies as st
 from sttd.config import Config, SessionOptions, apply_options, load
 from sttd.errors import ConfigError, OptionError
 from sttd.settings import settings_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PROVIDERS = ("faster_whisper", "vosk", "groq", "deepgram")
 
@@ -133,3 +130,12 @@ def test_options_are_taken_or_refused_but_never_raise_anything_else(changes: dic
         return
     for key, found in settings_of(SessionOptions).items():
         assert found.convert(getattr(options, key)) == getattr(options, key)
+
+
+def test_settings_behind_a_closed_door_are_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(_path: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", closed)
+    with pytest.raises(ConfigError, match=r"sttd\.toml: cannot be read: Permission denied"):
+        load({}, {})
