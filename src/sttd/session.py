@@ -9,29 +9,18 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 import trio
 
-from sttd.audio.format import RATE, bytes_per_second, seconds
-from sttd.audio.pipeline import (
-    Pipeline,
-    Segment,
-    Speech,
-    SpeechPause,
-    UtteranceEnd,
-    UtteranceStart,
-    arrival_pause,
-    prepare,
-)
-from sttd.config import SessionOptions, apply_options
+from sttd.audio.format import RATE, seconds
+from sttd.audio.pipeline import Speech, SpeechPause, UtteranceEnd, UtteranceStart
 from sttd.errors import ModelError, ModelMissing, OptionError
 from sttd.events import (
     Audio,
     Command,
-    Configure,
     EndOfStream,
     Event,
     Failed,
@@ -40,17 +29,15 @@ from sttd.events import (
     Partial,
     Ready,
     Unusable,
-    Warned,
 )
+from sttd.feeder import LEAST_WEIGHT, End, Feeder, Reopen
 from sttd.metrics import AUDIO, FAULTS, LIMITS_HIT, SESSIONS, SESSIONS_ENDED, UTTERANCES
 from sttd.net.websocket import Disconnected, WebSocket
-from sttd.queues import Memory, Outbox, SecondsQueue
+from sttd.queues import Memory, Outbox
 from sttd.times import Times
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from sttd.config import Config
+    from sttd.config import Config, SessionOptions
     from sttd.protocols.base import Protocol
     from sttd.recognizers.base import Recognizer
     from sttd.recognizers.worker import Provider
@@ -61,29 +48,10 @@ NORMAL, GOING_AWAY, POLICY, INTERNAL, TRY_LATER, IDLE, QUOTA = 1000, 1001, 1008,
 TOO_BIG = 1009
 CODES = {*range(1000, 1016), IDLE, QUOTA}
 RATE_BURST_S = 10.0
-SLICE_BYTES = 1 << 18
-"""Audio that passes through the pipeline in one go, or a second's worth: well under 5 ms of the event loop."""
-LEAST_WEIGHT, REOPEN_WEIGHT = 0.005, 1.0
-"""Seconds that anything in a queue counts for at least, so that messages without audio are bounded too."""
 LIVE, LIVE_AHEAD_S = 1.2, 2.0
 """Seconds of audio a second, and at first, from a client that sends as it is spoken."""
-LEAST_BATCH_S, BATCH_S = 0.1, 2.0
-"""Audio that goes into one call of the recognizer, at least while an utterance goes on, and at most."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Reopen:
-    """The recognizer has to be made anew with these options."""
-
-    options: SessionOptions
-
-
-@dataclass(frozen=True, slots=True)
-class _End:
-    """Nothing follows."""
-
-
-_Work = Segment | MessageDone | _Reopen | _End
+BATCH_S = 2.0
+"""Audio that goes into one call of the recognizer, at most."""
 
 
 class Session:
@@ -98,16 +66,13 @@ class Session:
         self._provider = provider
         self._config = config
         self._query = query
-        self._options = config.session_options()
-        self._commands: SecondsQueue[tuple[Command, float]] = SecondsQueue(config.limits.buffer_s, memory=ahead)
-        self._work: SecondsQueue[_Work] = SecondsQueue(config.limits.buffer_s, LEAST_BATCH_S)
         self._outbox = Outbox()
+        self._times = Times(provider.name)
+        options, buffer_s = config.session_options(), config.limits.buffer_s
+        self._feeder = Feeder(options, provider, websocket, self._outbox, self._times, ahead, buffer_s)
+        self._commands, self._work = self._feeder.commands, self._feeder.work
         self._progress = 0.0
         self._close = (NORMAL, "")
-        self._unanswered = False  # work was put since the last MessageDone
-        self._complained = False
-        self._findings: Sequence[str] = ()
-        self._warned: set[str] = set()
         self._ready = trio.Event()
         self._started = trio.current_time()
         self._waits_from = math.inf  # for a message
@@ -115,12 +80,11 @@ class Session:
         self._received_s = 0.0
         self._finals = 0
         self._said_last: Event | None = None  # before the Close
-        self._times = Times(provider.name)
 
     @property
     def lag(self) -> float:
         """Seconds of audio that have come and are not decoded."""
-        return self._commands.seconds + self._work.seconds
+        return self._feeder.seconds
 
     @property
     def live(self) -> bool:
@@ -221,7 +185,7 @@ class Session:
             size = 0
             if isinstance(command, Audio):
                 command = Audio(command.data, self._websocket.complete)
-                duration = self._duration(command)
+                duration = self._feeder.duration(command)
                 self._received_s += duration
                 weight, size = max(weight, duration), len(command.data)
             await self._commands.put((command, trio.current_time()), weight, size=size)
@@ -243,10 +207,6 @@ class Session:
             LIMITS_HIT.labels("rate").inc()
             await self._websocket.pause(due)
 
-    def _duration(self, audio: Audio) -> float:
-        options = self._options
-        return len(audio.data) / bytes_per_second(options.sample_rate, options.encoding, options.channels)
-
     async def _send(self) -> None:
         """Sender: events to messages, until the outbox is closed and empty."""
         while (event := await self._outbox.get()) is not None:
@@ -255,7 +215,7 @@ class Session:
                 UTTERANCES.labels(self._protocol.name, event.engine or self._provider.name).inc()
                 if self._config.log.transcripts:
                     logger.info("final peer=%s text=%r", self._websocket.peer, event.text)
-            message = self._protocol.encode(event, self._options)
+            message = self._protocol.encode(event, self._feeder.options)
             if message is not None:
                 await self._websocket.send(message)
 
@@ -285,6 +245,10 @@ class Session:
             logger.error("recognition failed peer=%s", self._websocket.peer, exc_info=group)
             self._end(INTERNAL, "recognition failed", Failed(f"Recognition failed: {fault}"))
 
+    async def _feed(self) -> None:
+        await self._ready.wait()
+        await self._feeder.run()
+
     async def _get_ready(self) -> bool:
         """Whether there is a model and the options can be used; if not the client is told."""
         try:
@@ -297,8 +261,7 @@ class Session:
                     cloud.destination,
                 )
             query = dict(parse_qsl(self._query, keep_blank_values=True))
-            self._options, self._findings = self._checked(self._options, query)
-            await self._prepare_audio()
+            await self._feeder.prepare(query)
         except ModelMissing as error:
             logger.warning("no model: peer=%s was told %r", self._websocket.peer, str(error))
             await self._without_model(str(error))
@@ -319,142 +282,26 @@ class Session:
         The plain protocol has no error message, so there the Close says it.
         """
         self._outbox.put(Failed(message))
-        if self._protocol.encode(Failed(message), self._options) is None:
+        if self._protocol.encode(Failed(message), self._feeder.options) is None:
             self._end(TRY_LATER, message)
             return
         while not isinstance((await self._commands.peek())[0], EndOfStream):
             self._commands.take()
         self._outbox.close()
 
-    def _checked(self, options: SessionOptions, changes: Mapping[str, object]) -> tuple[SessionOptions, Sequence[str]]:
-        changed = apply_options(options, changes)
-        return changed, self._provider.check(changed)
-
-    async def _prepare_audio(self) -> None:
-        await trio.to_thread.run_sync(prepare, self._options)
-
-    async def _feed(self) -> None:
-        """Feeder: commands through the audio pipeline to work for the decoder."""
-        await self._ready.wait()
-        self._warn(self._findings, "options")
-        pipeline = Pipeline(self._options, bounded=not self._provider.finds_endpoints)
-        reply_due = False  # the last message's utterance is still open, so what it says may not be complete
-        pause, deadline = math.inf, math.inf
-        last_audio = -math.inf
-        duration = 0.0  # of the message so far
-        while True:
-            await self._outbox.room()
-            command: Command | None = None
-            with trio.CancelScope(deadline=deadline):
-                command, arrived = await self._commands.peek()
-            match command:
-                case None if self._websocket.receiving_message:
-                    deadline = trio.current_time() + pause
-                    continue
-                case Audio():
-                    if reply_due:
-                        await self._put_mark(MessageDone(), urgent=False)
-                    await self._feed_audio(pipeline, command.data)
-                    await self._see_doctor(pipeline, command.data)
-                    duration += self._duration(command)
-                    reply_due = command.complete and pipeline.speaking
-                    deadline = math.inf
-                    if command.complete:
-                        if not reply_due and self._unanswered:
-                            await self._put_mark(MessageDone())
-                        pause = arrival_pause(self._options, duration, arrived - last_audio)
-                        deadline = trio.current_time() + pause if reply_due else math.inf
-                        duration, last_audio = 0.0, arrived
-                case Unusable(reason):
-                    self._complain(reason)
-                case Configure(changes):
-                    pipeline = await self._configure(pipeline, changes)
-                    reply_due = pipeline.speaking
-                case _:
-                    await self._flush(pipeline)
-                    reply_due, deadline = False, math.inf
-            if isinstance(command, EndOfStream):
-                logger.info("heard peer=%s %s", self._websocket.peer, pipeline.doctor.summary)
-                await self._put_mark(_End())
-                return
-            if command is not None:
-                self._commands.take()
-
-    async def _feed_audio(self, pipeline: Pipeline, data: bytes) -> None:
-        size = min(pipeline.bytes_per_second, SLICE_BYTES)
-        view = memoryview(data)
-        for start in range(0, len(view), size):
-            if start:
-                await trio.lowlevel.checkpoint()
-            await self._put_work(pipeline.feed(view[start : start + size]))
-
-    async def _flush(self, pipeline: Pipeline) -> None:
-        await self._put_work(pipeline.flush())
-        await self._put_mark(MessageDone())
-
-    async def _see_doctor(self, pipeline: Pipeline, data: bytes) -> None:
-        findings = pipeline.doctor.look(data)
-        if pipeline.doctor.due:
-            findings += await trio.to_thread.run_sync(pipeline.doctor.examine)
-        self._warn(findings, "audio")
-
-    def _warn(self, findings: Sequence[str], about: str) -> None:
-        """To the log and to clients that asked for it, each once."""
-        for finding in findings:
-            if finding not in self._warned:
-                logger.warning("%s of peer=%s: %s", about, self._websocket.peer, finding)
-                self._outbox.put(Warned(finding))
-            self._warned.add(finding)
-
-    async def _put_mark(self, mark: MessageDone | _Reopen | _End, *, urgent: bool = True) -> None:
-        self._unanswered = False
-        await self._work.put(mark, REOPEN_WEIGHT if isinstance(mark, _Reopen) else LEAST_WEIGHT, urgent=urgent)
-
-    async def _put_work(self, segments: Sequence[Segment]) -> None:
-        for segment in segments:
-            self._unanswered = True
-            self._times.put(segment)
-            if isinstance(segment, Speech):
-                await self._work.put(segment, max(LEAST_WEIGHT, seconds(segment.pcm)), urgent=False)
-            else:
-                await self._work.put(segment, LEAST_WEIGHT, urgent=not isinstance(segment, UtteranceStart))
-
-    async def _configure(self, pipeline: Pipeline, changes: Mapping[str, object]) -> Pipeline:
-        """Change the options; an open utterance ends first. The old pipeline if they cannot be used."""
-        try:
-            options, findings = self._checked(self._options, changes)
-        except OptionError as error:
-            self._complain(str(error))
-            return pipeline
-        if options == self._options:
-            return pipeline
-        await self._flush(pipeline)
-        self._options = options
-        self._warn(findings, "options")
-        await self._prepare_audio()
-        await self._put_mark(_Reopen(options))
-        return Pipeline(options, bounded=not self._provider.finds_endpoints, at=pipeline.samples)
-
-    def _complain(self, reason: str) -> None:
-        """About a message that cannot be used: to the client where its protocol has errors, and once to the log."""
-        if not self._complained:
-            logger.warning("unusable message peer=%s (said once): %s", self._websocket.peer, reason)
-        self._complained = True
-        self._outbox.put(Failed(reason))
-
     def _say(self, event: Event) -> None:
         if isinstance(event, Partial):
             self._times.partial()
         elif isinstance(event, Final):
-            self._unanswered = True
+            self._feeder.unanswered = True
             event = replace(event, lag=round(self.lag, 2))
         self._outbox.put(event)
-        if isinstance(event, Failed) and event.lasting and self._protocol.encode(event, self._options) is None:
+        if isinstance(event, Failed) and event.lasting and self._protocol.encode(event, self._feeder.options) is None:
             self._end(INTERNAL, event.message)
 
     async def _decode(self) -> None:
         """Decoder: work through the recognizer to events."""
-        options: SessionOptions | None = self._options
+        options: SessionOptions | None = self._feeder.options
         while options is not None:
             async with self._provider.recognizer(options, self._say) as recognizer:
                 if not self._ready.is_set():
@@ -484,10 +331,10 @@ class Session:
                     self._times.finished()
                 case MessageDone() as done:
                     self._outbox.put(done)
-                case _Reopen(options):
+                case Reopen(options):
                     self._work.take()
                     return options
-                case _End():
+                case End():
                     return None
             self._work.take()
 

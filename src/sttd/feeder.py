@@ -1,0 +1,207 @@
+"""The feeder of a session: commands through the audio pipeline to work for the recognizer.
+
+It owns the session's options, since they change between two pieces of audio.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from sttd.audio.format import bytes_per_second, seconds
+from sttd.audio.pipeline import Pipeline, Segment, Speech, UtteranceStart, arrival_pause, prepare
+from sttd.config import SessionOptions, apply_options
+from sttd.errors import OptionError
+from sttd.events import Audio, Command, Configure, EndOfStream, Failed, MessageDone, Unusable, Warned
+from sttd.queues import Memory, Outbox, SecondsQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sttd.net.websocket import WebSocket
+    from sttd.recognizers.worker import Provider
+    from sttd.times import Times
+
+logger = logging.getLogger(__name__)
+
+SLICE_BYTES = 1 << 18
+"""Audio that passes through the pipeline in one go, or a second's worth: well under 5 ms of the event loop."""
+LEAST_BATCH_S = 0.1
+"""Audio that goes into one call of the recognizer, at least, while an utterance goes on."""
+LEAST_WEIGHT, REOPEN_WEIGHT = 0.005, 1.0
+"""Seconds that anything in a queue counts for at least, so that messages without audio are bounded too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reopen:
+    """The recognizer has to be made anew with these options."""
+
+    options: SessionOptions
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Nothing follows."""
+
+
+Work = Segment | MessageDone | Reopen | End
+
+
+class Feeder:
+    """One session's. `commands` come from its reader; `work` is for its decoder."""
+
+    def __init__(
+        self,
+        options: SessionOptions,
+        provider: Provider,
+        websocket: WebSocket,
+        outbox: Outbox,
+        times: Times,
+        ahead: Memory,
+        buffer_s: float,
+    ) -> None:
+        """`ahead`: memory for audio that comes faster than it is decoded, beyond `buffer_s` seconds."""
+        self.options = options
+        self.commands: SecondsQueue[tuple[Command, float]] = SecondsQueue(buffer_s, memory=ahead)
+        """With the times at which they came."""
+        self.work: SecondsQueue[Work] = SecondsQueue(buffer_s, LEAST_BATCH_S)
+        self.unanswered = False
+        """Something was put, or said, since the last MessageDone."""
+        self._provider = provider
+        self._websocket = websocket
+        self._outbox = outbox
+        self._times = times
+        self._findings: Sequence[str] = ()
+        self._warned: set[str] = set()
+        self._complained = False
+
+    @property
+    def seconds(self) -> float:
+        """Of audio that have come and are not decoded."""
+        return self.commands.seconds + self.work.seconds
+
+    async def prepare(self, changes: Mapping[str, object]) -> None:
+        """Take over the first options; OptionError where they cannot be used. The model is loaded by now."""
+        self.options, self._findings = self._checked(changes)
+        await trio.to_thread.run_sync(prepare, self.options)
+
+    def duration(self, audio: Audio) -> float:
+        """Seconds."""
+        options = self.options
+        return len(audio.data) / bytes_per_second(options.sample_rate, options.encoding, options.channels)
+
+    def _checked(self, changes: Mapping[str, object]) -> tuple[SessionOptions, Sequence[str]]:
+        changed = apply_options(self.options, changes)
+        return changed, self._provider.check(changed)
+
+    async def run(self) -> None:
+        """Feed until the end of the stream."""
+        self._warn(self._findings, "options")
+        pipeline = Pipeline(self.options, bounded=not self._provider.finds_endpoints)
+        reply_due = False  # the last message's utterance is still open, so what it says may not be complete
+        pause, deadline = math.inf, math.inf
+        last_audio = -math.inf
+        duration = 0.0  # of the message so far
+        while True:
+            await self._outbox.room()
+            command: Command | None = None
+            with trio.CancelScope(deadline=deadline):
+                command, arrived = await self.commands.peek()
+            match command:
+                case None if self._websocket.receiving_message:
+                    deadline = trio.current_time() + pause
+                    continue
+                case Audio():
+                    if reply_due:
+                        await self._put_mark(MessageDone(), urgent=False)
+                    await self._feed_audio(pipeline, command.data)
+                    await self._see_doctor(pipeline, command.data)
+                    duration += self.duration(command)
+                    reply_due = command.complete and pipeline.speaking
+                    deadline = math.inf
+                    if command.complete:
+                        if not reply_due and self.unanswered:
+                            await self._put_mark(MessageDone())
+                        pause = arrival_pause(self.options, duration, arrived - last_audio)
+                        deadline = trio.current_time() + pause if reply_due else math.inf
+                        duration, last_audio = 0.0, arrived
+                case Unusable(reason):
+                    self._complain(reason)
+                case Configure(changes):
+                    pipeline = await self._configure(pipeline, changes)
+                    reply_due = pipeline.speaking
+                case _:
+                    await self._flush(pipeline)
+                    reply_due, deadline = False, math.inf
+            if isinstance(command, EndOfStream):
+                logger.info("heard peer=%s %s", self._websocket.peer, pipeline.doctor.summary)
+                await self._put_mark(End())
+                return
+            if command is not None:
+                self.commands.take()
+
+    async def _feed_audio(self, pipeline: Pipeline, data: bytes) -> None:
+        size = min(pipeline.bytes_per_second, SLICE_BYTES)
+        view = memoryview(data)
+        for start in range(0, len(view), size):
+            if start:
+                await trio.lowlevel.checkpoint()
+            await self._put_work(pipeline.feed(view[start : start + size]))
+
+    async def _flush(self, pipeline: Pipeline) -> None:
+        await self._put_work(pipeline.flush())
+        await self._put_mark(MessageDone())
+
+    async def _see_doctor(self, pipeline: Pipeline, data: bytes) -> None:
+        findings = pipeline.doctor.look(data)
+        if pipeline.doctor.due:
+            findings += await trio.to_thread.run_sync(pipeline.doctor.examine)
+        self._warn(findings, "audio")
+
+    def _warn(self, findings: Sequence[str], about: str) -> None:
+        """To the log and to clients that asked for it, each once."""
+        for finding in findings:
+            if finding not in self._warned:
+                logger.warning("%s of peer=%s: %s", about, self._websocket.peer, finding)
+                self._outbox.put(Warned(finding))
+            self._warned.add(finding)
+
+    async def _put_mark(self, mark: MessageDone | Reopen | End, *, urgent: bool = True) -> None:
+        self.unanswered = False
+        await self.work.put(mark, REOPEN_WEIGHT if isinstance(mark, Reopen) else LEAST_WEIGHT, urgent=urgent)
+
+    async def _put_work(self, segments: Sequence[Segment]) -> None:
+        for segment in segments:
+            self.unanswered = True
+            self._times.put(segment)
+            if isinstance(segment, Speech):
+                await self.work.put(segment, max(LEAST_WEIGHT, seconds(segment.pcm)), urgent=False)
+            else:
+                await self.work.put(segment, LEAST_WEIGHT, urgent=not isinstance(segment, UtteranceStart))
+
+    async def _configure(self, pipeline: Pipeline, changes: Mapping[str, object]) -> Pipeline:
+        """Change the options; an open utterance ends first. The old pipeline if they cannot be used."""
+        try:
+            options, findings = self._checked(changes)
+        except OptionError as error:
+            self._complain(str(error))
+            return pipeline
+        if options == self.options:
+            return pipeline
+        await self._flush(pipeline)
+        self.options = options
+        self._warn(findings, "options")
+        await trio.to_thread.run_sync(prepare, options)
+        await self._put_mark(Reopen(options))
+        return Pipeline(options, bounded=not self._provider.finds_endpoints, at=pipeline.samples)
+
+    def _complain(self, reason: str) -> None:
+        """About a message that cannot be used: to the client where its protocol has errors, and once to the log."""
+        if not self._complained:
+            logger.warning("unusable message peer=%s (said once): %s", self._websocket.peer, reason)
+        self._complained = True
+        self._outbox.put(Failed(reason))
