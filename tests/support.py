@@ -128,6 +128,12 @@ class Daemon:
     def wait_ready(self, seconds: float = 60) -> None:
         wait_until(lambda: self.get("/readyz")[0] == 200, seconds, "the daemon to be ready")
 
+    def tasks(self) -> int:
+        """Of its event loop, as it was half a second ago."""
+        found = re.search(r"^sttd_event_loop_tasks (\S+)$", self.get("/metrics", "localhost")[1], re.MULTILINE)
+        assert found
+        return int(float(found[1]))
+
     def threads(self) -> int:
         return len(os.listdir(f"/proc/{self.process.pid}/task"))
 

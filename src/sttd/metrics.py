@@ -55,6 +55,7 @@ LOOP_LAG = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0),
     registry=REGISTRY,
 )
+TASKS = Gauge("sttd_event_loop_tasks", "Tasks of the event loop.", registry=REGISTRY)
 REJECTED = Counter(
     "sttd_rejected",
     "Connections that were refused before they were a session, by reason.",

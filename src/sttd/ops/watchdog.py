@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from sttd.metrics import LOOP_LAG
+from sttd.metrics import LOOP_LAG, TASKS
 from sttd.ops.notify import notify
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ async def watch(stuck: Callable[[], str], status: Callable[[], str]) -> None:
         now = trio.current_time()
         lag = now - before - PERIOD_S
         LOOP_LAG.observe(max(0.0, lag))
+        TASKS.set(trio.lowlevel.current_statistics().tasks_living)
         problem = f"the event loop is {lag:.1f} s late" if lag > MOST_LAG_S else stuck()
         if problem and problem != complained:
             logger.error("not well: %s%s", problem, "; the watchdog is not fed" if patience else "")
