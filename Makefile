@@ -12,7 +12,7 @@ PREFIX ?= /opt/sttd
 EXTRAS ?= vosk,faster-whisper,groq,flac
 MODEL ?=
 
-.PHONY: serve test lint bench check-native sanitize valgrind cover-native arm64 booted reliability clean install uninstall
+.PHONY: serve test lint bench cover fuzz check-native sanitize valgrind cover-native arm64 booted reliability clean install uninstall
 
 serve: $(VENV)/.installed
 	$(BIN)/sttd models pull
@@ -39,6 +39,19 @@ booted: $(VENV)/.installed-test
 SOAK_S ?= 600
 reliability: $(VENV)/.installed-test
 	STTD_SOAK_S=$(SOAK_S) $(BIN)/python -m pytest -s -m reliability tests/reliability
+
+# What of the Python code the tests reach: lines and branches, in the daemons that they start too.
+cover: export COVERAGE_RCFILE = $(CURDIR)/tests/coverage.ini
+cover: $(VENV)/.installed-test
+	rm -rf build/cover && mkdir -p build/cover
+	$(BIN)/python -m coverage run -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m coverage combine --quiet build/cover
+	$(BIN)/python -m coverage report
+
+# Each parser of what comes from outside, for FUZZ_S seconds. Needs x86-64 and Python 3.11 to 3.13.
+FUZZ_S ?= 60
+fuzz: $(VENV)/.installed-test $(VENV)/.installed-fuzz
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_S)
 
 # As root: a virtual environment, a model, the units, and settings where there are none yet; starts it.
 install:
@@ -124,6 +137,10 @@ $(VENV)/.installed-bench: $(VENV)/.installed pyproject.toml
 
 $(VENV)/.installed-lint: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --group lint
+	touch $@
+
+$(VENV)/.installed-fuzz: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --group fuzz
 	touch $@
 
 clean:

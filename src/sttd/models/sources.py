@@ -32,7 +32,8 @@ DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
     EOFError,
-    NotImplementedError,  # a method of compression that zipfile does not know
+    IndexError,  # a file without a name
+    ValueError,  # a name that is not UTF-8
     RuntimeError,  # encrypted
     FileExistsError,  # a file and a folder of one name
     NotADirectoryError,
@@ -161,6 +162,10 @@ def unpack(archive: Path, folder: str, target: Path) -> None:
         wanted: list[tuple[zipfile.ZipInfo, Path]] = []
         for member in members:
             path = _checked_name(member)
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ModelError(f"{member.filename!r} in it is compressed in an unusual way")
+            if member.header_offset < 0:
+                raise ModelError(f"says that {member.filename!r} in it begins before the archive")
             if fnmatch.fnmatchcase("/".join(path.parts[:depth]), folder) and len(path.parts) > depth:
                 wanted.append((member, target.joinpath(*path.parts[depth:])))
         if not wanted:

@@ -106,7 +106,7 @@ class Groq(Cloud):
             upload = await trio.to_thread.run_sync(encoded, pcm)
             if len(upload.content) > MOST_BYTES:
                 raise CloudError(f"{self.title} takes no more than {MOST_BYTES // 1_000_000} MB at once")
-            return _transcript(await self._ask(upload, self._fields(options, context)))
+            return transcript_of(await self._ask(upload, self._fields(options, context)))
         raise CloudError(f"{self.title} did not answer in {self.patience:g} s")
 
     def _fields(self, options: SessionOptions, context: str) -> dict[str, Any]:
@@ -123,8 +123,8 @@ class Groq(Cloud):
             wanted["timestamp_granularities[]"] = ["word", "segment"]
         return wanted
 
-    async def _ask(self, upload: Upload, fields: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Try as the documentation of the API's limits and its own client do."""
+    async def _ask(self, upload: Upload, fields: Mapping[str, Any]) -> bytes:
+        """The answer's body. Try as the documentation of the API's limits and its own client do."""
         for left in range(RETRIES, -1, -1):
             pause = min(FIRST_PAUSE_S * 2 ** (RETRIES - left), LONGEST_PAUSE_S) * random.uniform(0.75, 1.0)  # noqa: S311
             try:
@@ -136,7 +136,7 @@ class Groq(Cloud):
             await trio.sleep(pause)
         raise AssertionError
 
-    async def _ask_once(self, upload: Upload, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    async def _ask_once(self, upload: Upload, fields: Mapping[str, Any]) -> bytes:
         import httpx2
 
         if self._client is None:
@@ -157,18 +157,8 @@ class Groq(Cloud):
         except httpx2.RequestError as error:
             raise _Again(f"{self.title} cannot be reached ({type(error).__name__})") from error
         if response.status_code == 200:
-            return self._parsed(bytes(body))
+            return bytes(body)
         raise self._fault(response.status_code, response.headers, bytes(body))
-
-    def _parsed(self, body: bytes) -> Mapping[str, Any]:
-        try:
-            answer = json.loads(body)
-        except (ValueError, RecursionError):
-            answer = None
-        if not isinstance(answer, dict) or not isinstance(answer.get("text"), str):
-            logger.warning("groq: an answer that is not understood (%d bytes)", len(body))
-            raise CloudError(f"{self.title} sent an answer that is not understood")
-        return answer
 
     def _fault(self, status: int, headers: Mapping[str, str], body: bytes) -> Exception:
         text = body.decode(errors="replace").replace(self._key, "[key]")[:500]
@@ -286,8 +276,18 @@ class GroqRecognizer(CloudRecognizer):
         return self._at, pcm
 
 
-def _transcript(answer: Mapping[str, Any]) -> Transcript:
-    """From the documented `json` and `verbose_json`; where the words make no sense there is the text alone."""
+def transcript_of(body: bytes) -> Transcript:
+    """From the documented `json` and `verbose_json`; where the words make no sense there is the text alone.
+
+    CloudError where there is no text either.
+    """
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        answer = None
+    if not isinstance(answer, dict) or not isinstance(answer.get("text"), str):
+        logger.warning("groq: an answer that is not understood (%d bytes)", len(body))
+        raise CloudError(f"{Groq.title} sent an answer that is not understood")
     words: tuple[Word, ...] = ()
     try:
         segments = answer.get("segments") or ()

@@ -1,0 +1,182 @@
+"""Each parser of what comes from outside, as a function of bytes that raises where the parser does what it must not."""
+
+from __future__ import annotations
+
+import json
+import socket
+import tempfile
+from contextlib import suppress
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
+
+import trio
+
+from sttd.access import Access
+from sttd.audio.format import converter
+from sttd.config import AccessConfig, LimitsConfig, SessionOptions, apply_options, load
+from sttd.errors import CloudError, ConfigError, ModelError, OptionError, RecognitionError
+from sttd.events import Configure
+from sttd.models.sources import DAMAGED, unpack
+from sttd.net.client import Recording
+from sttd.net.frames import Flood, FrameFilter
+from sttd.net.http import FrontDoor, House, Request, Response
+from sttd.net.websocket import Disconnected, WebSocket
+from sttd.protocols.json_events import JsonEvents
+from sttd.protocols.plain import PlainText
+from sttd.recognizers.deepgram_results import Assembler
+from sttd.recognizers.groq import transcript_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+KEPT = tempfile.TemporaryDirectory(prefix="sttd-fuzz-")
+FOLDER = Path(KEPT.name)
+RATES = (8000, 11025, 16000, 44100, 48000)
+ENCODINGS = ("pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_u8", "pcm_mulaw", "pcm_alaw")
+
+
+def file_of(data: bytes, name: str) -> Path:
+    path = FOLDER / name
+    path.write_bytes(data)
+    return path
+
+
+def cut(data: bytes) -> Iterator[bytes]:
+    """Pieces whose sizes the data says itself."""
+    while data:
+        size = data[0]
+        yield data[1 : 1 + size]
+        data = data[1 + size :]
+
+
+def commands(data: bytes) -> None:
+    """Messages of a client, on both protocols, and the options in them."""
+    text = data.decode(errors="replace")
+    for protocol in (PlainText(), JsonEvents()):
+        protocol.receive(data)
+        command = protocol.receive(text)
+        if isinstance(command, Configure):
+            with suppress(OptionError):
+                apply_options(SessionOptions(), command.options)
+
+
+def query(data: bytes) -> None:
+    """Options in the address."""
+    with suppress(OptionError):
+        apply_options(SessionOptions(), dict(parse_qsl(data.decode("latin-1"), keep_blank_values=True)))
+
+
+def settings(data: bytes) -> None:
+    """The file of settings."""
+    with suppress(ConfigError):
+        load({}, {}, file_of(data, "sttd.toml"))
+
+
+def tokens(data: bytes) -> None:
+    """The file of tokens."""
+    with suppress(ConfigError):
+        Access.read(AccessConfig(tokens_file=str(file_of(data, "tokens.toml"))), {})
+
+
+def recording(data: bytes) -> None:
+    """A WAV file for `sttd transcribe`."""
+    with suppress(RecognitionError):
+        Recording(str(file_of(data, "x.wav"))).next_piece()
+
+
+def archive(data: bytes) -> None:
+    """A model's archive."""
+    with suppress(ModelError, *DAMAGED):
+        unpack(file_of(data, "x.zip"), "*", FOLDER / "unpacked")
+
+
+def audio(data: bytes) -> None:
+    """A client's stream: however it is cut, it gives the same samples."""
+    if len(data) < 3:
+        return
+    form = RATES[data[0] % len(RATES)], ENCODINGS[data[1] % len(ENCODINGS)], 1 + data[2] % 8
+    pieces = list(cut(data[3:]))
+    one, other = converter(*form), converter(*form)
+    assert one.feed(b"".join(pieces)) + one.flush() == b"".join(map(other.feed, pieces)) + other.flush()
+
+
+def frames(data: bytes) -> None:
+    """WebSocket frames."""
+    found = FrameFilter(1000, 5000)
+    with suppress(Flood):
+        for piece in cut(data):
+            found.feed(piece, 0.0)
+
+
+def connection(data: bytes) -> None:
+    """All that a peer may send from its first byte on: nothing gets past the front door but an answer or the end."""
+    trio.run(_connection, data)
+
+
+async def _connection(data: bytes) -> None:
+    faults: list[BaseException] = []
+
+    async def listen(_request: Request, websocket: WebSocket) -> None:
+        try:
+            while await websocket.receive() is not None:
+                pass
+            await websocket.close(1000)
+        except* Disconnected:
+            pass
+        except* Exception as group:
+            faults.append(group)
+            raise
+
+    house = House(LimitsConfig(head_s=0.5, close_s=0.5), Access(AccessConfig()))
+    door = FrontDoor(house, lambda _request: Response(HTTPStatus.OK), {"/": listen}, lambda: "")
+    theirs, ours = socket.socketpair()
+    with theirs:
+        # Both ends are in this thread: what does not fit into the socket's buffer would never leave.
+        theirs.setblocking(False)
+        with suppress(BlockingIOError):
+            theirs.sendall(data)
+        theirs.shutdown(socket.SHUT_WR)
+        await door.serve(trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
+        assert not faults, faults
+        answer = b""
+        with suppress(BlockingIOError, ConnectionError):
+            answer = theirs.recv(65536)
+        assert answer == b"" or answer.startswith(b"HTTP/1.1 "), answer[:80]
+
+
+def groq(data: bytes) -> None:
+    """Answers of Groq."""
+    with suppress(CloudError):
+        found = transcript_of(data)
+        json.dumps(found.text).encode()
+        assert all(word.start == word.start for word in found.words), "no NaN"
+
+
+def deepgram(data: bytes) -> None:
+    """Messages of Deepgram, a line each."""
+    results = Assembler()
+    for line in data.splitlines():
+        with suppress(ValueError, TypeError, RecursionError):
+            heard = results.receive(dict(json.loads(line)))
+            if heard is not None:
+                heard.transcript.text.encode()
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    target.__name__: target
+    for target in (
+        commands,
+        query,
+        settings,
+        tokens,
+        recording,
+        archive,
+        audio,
+        frames,
+        connection,
+        groq,
+        deepgram,
+    )
+}
