@@ -90,6 +90,7 @@ class SessionOptions(EndpointConfig):
     engine: bool = setting(
         False, "say with each final which provider found it, and which it stood in for (JSON protocol)"
     )
+    codes: bool = setting(False, "send with each error a code, and whether the session closes (JSON protocol)")
     warnings: bool = setting(False, "say what seems wrong with the audio (JSON protocol)")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -81,11 +82,28 @@ class Final:
     """The provider that it stood in for."""
 
 
+class Problem(StrEnum):
+    """What kind of thing went wrong, for clients that ask for `codes`."""
+
+    MESSAGE = "bad_message"
+    OPTION = "bad_option"
+    NO_MODEL = "no_model"
+    MODEL = "model_failed"
+    RECOGNIZER = "recognizer_failed"
+    PROVIDER = "provider_failed"
+    STALLED = "stalled"
+    IDLE = "idle"
+    QUOTA = "quota"
+
+
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Something went wrong; the session says separately whether it closes."""
+    """Something went wrong."""
 
     message: str
+    code: Problem
+    fatal: bool = False
+    """Whether the session closes."""
     lasting: bool = False
     """Whether what comes next will fail in the same way."""
 

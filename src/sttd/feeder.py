@@ -16,7 +16,7 @@ from sttd.audio.format import bytes_per_second, seconds
 from sttd.audio.pipeline import Pipeline, Segment, Speech, UtteranceStart, arrival_pause, prepare
 from sttd.config import SessionOptions, apply_options
 from sttd.errors import OptionError
-from sttd.events import Audio, Command, Configure, EndOfStream, Failed, MessageDone, Unusable, Warned
+from sttd.events import Audio, Command, Configure, EndOfStream, Failed, MessageDone, Problem, Unusable, Warned
 from sttd.queues import Memory, Outbox, SecondsQueue
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class Feeder:
                         deadline = trio.current_time() + pause if reply_due else math.inf
                         duration, last_audio = 0.0, arrived
                 case Unusable(reason):
-                    self._complain(reason)
+                    self._complain(reason, Problem.MESSAGE)
                 case Configure(changes):
                     pipeline = await self._configure(pipeline, changes)
                     reply_due = pipeline.speaking
@@ -188,7 +188,7 @@ class Feeder:
         try:
             options, findings = self._checked(changes)
         except OptionError as error:
-            self._complain(str(error))
+            self._complain(str(error), Problem.OPTION)
             return pipeline
         if options == self.options:
             return pipeline
@@ -199,9 +199,9 @@ class Feeder:
         await self._put_mark(Reopen(options))
         return Pipeline(options, bounded=not self._provider.finds_endpoints, at=pipeline.samples)
 
-    def _complain(self, reason: str) -> None:
+    def _complain(self, reason: str, problem: Problem) -> None:
         """About a message that cannot be used: to the client where its protocol has errors, and once to the log."""
         if not self._complained:
             logger.warning("unusable message peer=%s (said once): %s", self._websocket.peer, reason)
         self._complained = True
-        self._outbox.put(Failed(reason))
+        self._outbox.put(Failed(reason, problem))

@@ -27,6 +27,7 @@ from sttd.events import (
     Final,
     MessageDone,
     Partial,
+    Problem,
     Ready,
     Unusable,
 )
@@ -154,7 +155,8 @@ class Session:
         self._ending = True
         LIMITS_HIT.labels(limit).inc()
         logger.info("session ended peer=%s limit=%s", self._websocket.peer, limit)
-        self._close, self._said_last = (code, reason), Failed(reason)
+        problem = Problem.IDLE if code == IDLE else Problem.QUOTA
+        self._close, self._said_last = (code, reason), Failed(reason, problem, fatal=True)
         self._websocket.stop_receiving()
 
     async def _read(self) -> None:
@@ -169,7 +171,8 @@ class Session:
             await trio.sleep(patience - idle)
         LIMITS_HIT.labels("flush_s").inc()
         logger.warning("session cut peer=%s: no progress in recognition for %g s", self._websocket.peer, patience)
-        self._end(INTERNAL, "recognition took too long", Failed(f"No progress in recognition for {patience:g} s"))
+        said = f"No progress in recognition for {patience:g} s"
+        self._end(INTERNAL, "recognition took too long", said, Problem.STALLED)
 
     async def _read_commands(self) -> None:
         limits = self._config.limits
@@ -219,12 +222,12 @@ class Session:
             if message is not None:
                 await self._websocket.send(message)
 
-    def _end(self, code: int, reason: str, event: Event | None = None) -> None:
-        """Close after what has been said so far, and `event`."""
+    def _end(self, code: int, reason: str, said: str = "", problem: Problem = Problem.RECOGNIZER) -> None:
+        """Close after what has been said so far, and what JSON clients are told."""
         self._close = (code, reason)
         self._outbox.put(MessageDone())
-        if event is not None:
-            self._outbox.put(event)
+        if said:
+            self._outbox.put(Failed(said, problem, fatal=True))
         self._outbox.close()
 
     async def _recognize(self) -> None:
@@ -243,7 +246,7 @@ class Session:
             fault = _first(group)
             FAULTS.inc()
             logger.error("recognition failed peer=%s", self._websocket.peer, exc_info=group)
-            self._end(INTERNAL, "recognition failed", Failed(f"Recognition failed: {fault}"))
+            self._end(INTERNAL, "recognition failed", f"Recognition failed: {fault}", Problem.RECOGNIZER)
 
     async def _feed(self) -> None:
         await self._ready.wait()
@@ -268,11 +271,11 @@ class Session:
             return False
         except ModelError as error:
             logger.error("%s", error)
-            self._end(INTERNAL, "the model does not load", Failed(str(error)))
+            self._end(INTERNAL, "the model does not load", str(error), Problem.MODEL)
             return False
         except OptionError as error:
             logger.warning("unusable query peer=%s: %s", self._websocket.peer, error)
-            self._end(POLICY, str(error), Failed(str(error)))
+            self._end(POLICY, str(error), str(error), Problem.OPTION)
             return False
         return True
 
@@ -281,8 +284,9 @@ class Session:
 
         The plain protocol has no error message, so there the Close says it.
         """
-        self._outbox.put(Failed(message))
-        if self._protocol.encode(Failed(message), self._feeder.options) is None:
+        missing = Failed(message, Problem.NO_MODEL)
+        self._outbox.put(missing)
+        if self._protocol.encode(missing, self._feeder.options) is None:
             self._end(TRY_LATER, message)
             return
         while not isinstance((await self._commands.peek())[0], EndOfStream):

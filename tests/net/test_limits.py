@@ -42,7 +42,7 @@ async def counted(limit: str) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def client(server: Running, protocol: str = "json") -> AsyncIterator[WebSocketConnection]:
-    path = {"json": "/ws/stt", "ungated": "/ws/stt?gate=0", "plain": "/api/v1/ws"}[protocol]
+    path = {"json": "/ws/stt?codes=1", "ungated": "/ws/stt?gate=0&codes=1", "plain": "/api/v1/ws"}[protocol]
     # trio-websocket's own way to connect leaves the socket open when the server closes first.
     async with await server.connect() as stream, trio.open_nursery() as nursery:
         yield await wrap_client_stream(nursery, stream, "localhost", path)
@@ -76,7 +76,8 @@ async def test_a_client_that_sends_nothing(tmp_path: Path, protocol: str) -> Non
         events, code, reason = await told(idle)
         assert 1.2 < trio.current_time() - started < 3
         assert (code, reason) == (4408, "Nothing was sent for 0.5 s")
-        assert [event["type"] for event in events] == (["ready", "error"] if protocol == "json" else [])
+        error = {"type": "error", "message": reason, "code": "idle", "fatal": True}
+        assert events == ([{"type": "ready"}, error] if protocol == "json" else [])
 
 
 async def test_a_client_that_waits_for_its_text_is_not_idle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +97,21 @@ async def test_a_session_that_lasts(tmp_path: Path) -> None:
                 events, code, reason = await told(long)
                 talking.cancel()
         assert (code, reason) == (4429, "A session lasts 0.5 s at most")
-        assert events[-1]["type"] == "error"
+        assert (events[-1]["code"], events[-1]["fatal"]) == ("quota", True)
+
+
+async def test_what_cannot_be_used_has_a_code_and_the_session_goes_on(tmp_path: Path) -> None:
+    async with counted("text_bytes"), serving(tmp_path, text_bytes=100) as server, client(server) as clumsy:
+        for message in ("what?", '{"type": "config", "words": "perhaps"}', '{"type": "config", "words": true}' * 9):
+            await clumsy.send_message(message)
+        await clumsy.send_message('{"type": "eof"}')
+        events, code, _reason = await told(clumsy)
+        assert [(event["code"], event["fatal"]) for event in events[1:]] == [
+            ("bad_message", False),
+            ("bad_option", False),
+            ("bad_message", False),
+        ]
+        assert code == 1000
 
 
 async def talk(connection: WebSocketConnection) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
@@ -47,6 +48,14 @@ def test_48_khz_announced_as_16(two_cities: Clip) -> None:
 
 def test_a_wav_file_with_its_header(two_cities: Clip) -> None:
     assert any("WAV" in finding for finding in findings(two_cities.path.read_bytes(), sample_rate=48000))
+
+
+def test_without_numpy_the_levels_are_still_seen(two_cities: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = (samples(two_cities)[: 16000 * 10] / 32768).astype("<f4").tobytes()
+    monkeypatch.setitem(sys.modules, "sttd.audio.misread", None)
+    assert not any("pcm_f32le" in finding for finding in findings(data))
+    loud = np.clip(samples(two_cities).astype(int) * 40, -32768, 32767).astype(np.int16)
+    assert any("full scale" in finding for finding in findings(loud.tobytes()))
 
 
 @pytest.mark.parametrize("start", CONTAINERS)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+import wave
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sttd.audio.encode import encoded
 from sttd.credentials import api_key
 from sttd.errors import ConfigError
 from sttd.recognizers.budget import Bucket, Budget
@@ -188,3 +192,13 @@ def test_a_missing_key_says_where_to_put_it(tmp_path: Path) -> None:
         api_key("groq", "", {"GROQ_API_KEY": "", "CREDENTIALS_DIRECTORY": str(tmp_path)})
     with pytest.raises(ConfigError, match="cannot be read"):
         api_key("groq", str(tmp_path / "nothing"), {})
+
+
+def test_an_utterance_is_a_wav_file_where_soundfile_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    pcm = bytes(range(256)) * 10
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    upload = encoded(pcm)
+    assert (upload.name, upload.media_type) == ("audio.wav", "audio/wav")
+    with wave.open(io.BytesIO(upload.content)) as file:
+        assert file.getparams()[:3] == (1, 2, 16000)
+        assert file.readframes(10_000) == pcm

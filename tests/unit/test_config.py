@@ -116,6 +116,11 @@ def test_options_come_as_texts_and_as_json(changes: dict[str, object], expected:
     assert {key: getattr(options, key) for key in expected} == expected
 
 
+def test_a_channel_that_is_not_there_is_refused() -> None:
+    with pytest.raises(OptionError, match="there are 2"):
+        apply_options(SessionOptions(), {"channels": 2, "channel": 3})
+
+
 _json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),

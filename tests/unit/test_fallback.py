@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from sttd.config import Config, DeepgramConfig, SessionOptions
-from sttd.events import Event, Failed, Final
+from sttd.events import Event, Failed, Final, Problem
 from sttd.recognizers.base import CloudRecognizer, Recognizer
 from sttd.recognizers.deepgram import Deepgram
 from sttd.recognizers.fallback import Breaker, FallbackRecognizer
@@ -117,5 +117,6 @@ async def test_what_answers_as_no_server_of_deepgram_would_is_a_failure_of_the_c
             await recognizer.accept([bytes(32000)])
             await recognizer.finish()
         # trio-websocket does not notice an end before the handshake; then time is what tells.
-        assert events == [Failed("Deepgram cannot be reached" if answer else "Deepgram did not answer in 0.5 s")]
+        message = "Deepgram cannot be reached" if answer else "Deepgram did not answer in 0.5 s"
+        assert events == [Failed(message, Problem.PROVIDER)]
         nursery.cancel_scope.cancel()

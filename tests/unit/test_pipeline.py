@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -317,6 +318,7 @@ def test_without_the_gate_everything_is_one_utterance_unless_bounded() -> None:
 )
 def test_patience_with_a_client_depends_on_how_it_sends(duration: float, gap: float, pause: float) -> None:
     assert arrival_pause(replace(SessionOptions(), arrival_pause_ms=1000), duration, gap) == pause
+    assert arrival_pause(replace(SessionOptions(), arrival_pause_ms=0), duration, gap) == math.inf
 
 
 def test_a_pause_is_silence_beyond_doubt_and_settles_the_end_until_doubt_returns() -> None:

@@ -7,7 +7,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from wsproto.frame_protocol import FrameDecoder, Opcode
 
@@ -16,13 +16,16 @@ from sttd.events import (
     Audio,
     Configure,
     EndOfStream,
+    Event,
     Failed,
     Final,
     Flush,
     MessageDone,
     Partial,
+    Problem,
     Ready,
     Unusable,
+    Warned,
     Word,
 )
 from sttd.net.frames import MAX_CONTROL_FRAMES, MAX_FRAGMENTS, Flood, FrameFilter
@@ -54,7 +57,7 @@ def test_any_json_is_taken(value: object) -> None:
 
 def test_plain_joins_the_finals_of_one_message() -> None:
     protocol = PlainText()
-    for event in (Ready(), Partial("a"), Failed("b"), Final("one."), Final("two.")):
+    for event in (Ready(), Partial("a"), Failed("b", Problem.PROVIDER), Final("one."), Final("two.")):
         assert protocol.encode(event, OPTIONS) is None
     assert protocol.encode(MessageDone(), OPTIONS) == "one. two."
     assert protocol.encode(MessageDone(), OPTIONS) is None
@@ -64,7 +67,7 @@ def test_json_has_the_documented_events() -> None:
     protocol = JsonEvents()
     word = Word("hi", 0.5, 1.0, 0.9)
 
-    def encode(event: Ready | Partial | Final | Failed | MessageDone, options: SessionOptions = OPTIONS) -> object:
+    def encode(event: Event, options: SessionOptions = OPTIONS) -> object:
         message = protocol.encode(event, options)
         return message and json.loads(message)
 
@@ -73,7 +76,7 @@ def test_json_has_the_documented_events() -> None:
     assert encode(Partial("hé")) is None
     assert encode(Final("hi", (word,))) == {"type": "final", "text": "hi"}
     assert encode(Partial("hé")) == {"type": "partial", "text": "hé"}
-    assert encode(Failed("no")) == {"type": "error", "message": "no"}
+    assert encode(Failed("no", Problem.IDLE, fatal=True)) == {"type": "error", "message": "no"}
     assert encode(MessageDone()) is None
     assert encode(Partial("x"), replace(OPTIONS, partials=False)) is None
     assert encode(Final("hi", (word,)), replace(OPTIONS, words=True)) == {
@@ -81,6 +84,21 @@ def test_json_has_the_documented_events() -> None:
         "text": "hi",
         "words": [{"word": "hi", "start": 0.5, "end": 1.0, "confidence": 0.9}],
     }
+    assert encode(Final("hi", lag=2.5, engine="vosk"), replace(OPTIONS, lag=True, engine=True)) == {
+        "type": "final",
+        "text": "hi",
+        "lag": 2.5,
+        "engine": "vosk",
+        "fallback_from": None,
+    }
+    assert encode(Failed("no", Problem.IDLE, fatal=True), replace(OPTIONS, codes=True)) == {
+        "type": "error",
+        "message": "no",
+        "code": "idle",
+        "fatal": True,
+    }
+    assert encode(Warned("loud")) is None
+    assert encode(Warned("loud"), replace(OPTIONS, warnings=True)) == {"type": "warning", "message": "loud"}
 
 
 frames = st.tuples(st.sampled_from([0, 1, 2, 9, 10]), st.sampled_from([0, 1, 125, 126, 65535, 65536]), st.booleans())
@@ -112,6 +130,7 @@ messages = st.tuples(st.sampled_from([1, 2]), st.lists(st.binary(max_size=70_000
     st.lists(st.integers(0, 300_000), max_size=9),
     st.sampled_from([50, 1000, 66_000]),
 )
+@example([(2, [bytes(75), bytes(75)])], b"mask", [], 50)
 def test_long_binary_messages_come_in_parts(
     sent: list[tuple[int, list[bytes]]], mask: bytes, cuts: list[int], limit: int
 ) -> None:
@@ -157,7 +176,12 @@ def test_unmasked_frames_are_followed_too() -> None:
 
 
 @pytest.mark.parametrize(
-    "flood", [frame(9, b"") * (MAX_CONTROL_FRAMES + 1), frame(1, b"", fin=False) * (MAX_FRAGMENTS + 1)]
+    "flood",
+    [
+        frame(9, b"") * (MAX_CONTROL_FRAMES + 1),
+        frame(1, b"", fin=False) * (MAX_CONTROL_FRAMES + 1),
+        frame(1, b"x", fin=False) + frame(0, b"x", fin=False) * MAX_FRAGMENTS,
+    ],
 )
 def test_floods_are_noticed(flood: bytes) -> None:
     with pytest.raises(Flood):

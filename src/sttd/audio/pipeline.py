@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sttd._pcm import RingBuffer
 from sttd._vad import VoiceGate
 from sttd.audio.doctor import SignalDoctor
-from sttd.audio.endpointer import Begin, End, Endpointer, Mark, Pause
+from sttd.audio.endpointer import Begin, Endpointer, Mark, Pause
 from sttd.audio.format import FRAME, RATE, SAMPLE_BYTES, bytes_per_second, converter, filter_bank, samples
 
 if TYPE_CHECKING:
@@ -144,9 +144,9 @@ class Pipeline:
                 case Pause():
                     yield from self._speech(self._endpointer.sure)
                     yield SpeechPause()
-                case End(at, settled):
-                    yield from self._speech(at)
-                    yield UtteranceEnd(settled)
+                case _:
+                    yield from self._speech(mark.at)
+                    yield UtteranceEnd(mark.settled)
 
     def _speech(self, upto: int) -> Iterator[Speech]:
         """The open utterance's audio up to a sample, in pieces that do not depend on how the client cut its stream:

@@ -36,7 +36,7 @@ class Recording:
             file = wave.open(path)  # noqa: SIM115 - read until the process ends
             if file.getsampwidth() not in encodings:
                 raise wave.Error(f"samples of {file.getsampwidth()} bytes")
-        except (OSError, EOFError, ValueError, wave.Error) as error:
+        except (OSError, EOFError, RuntimeError, ValueError, wave.Error) as error:
             raise RecognitionError(f"{path}: {str(error) or 'is cut off'}; a PCM WAV file is needed") from None
         self._rate = file.getframerate()
         self._read = file.readframes
@@ -55,9 +55,9 @@ async def transcribe(
     url: str, recording: Recording, options: Mapping[str, object], show: Callable[[str, str], None]
 ) -> None:
     """Stream a recording; `show` is called with each event's type and text. SttdError where that fails."""
-    query = urlencode({**recording.options, **options})
+    query = ("&" if "?" in url else "?") + urlencode({**recording.options, **options})
     try:
-        async with open_websocket_url(f"{url}?{query}") as websocket, trio.open_nursery() as nursery:
+        async with open_websocket_url(url + query) as websocket, trio.open_nursery() as nursery:
             nursery.start_soon(_send, websocket, recording)
             await _show_events(websocket, show)
             nursery.cancel_scope.cancel()
@@ -70,12 +70,17 @@ async def transcribe(
 async def _show_events(websocket: WebSocketConnection, show: Callable[[str, str], None]) -> None:
     while True:
         try:
-            event = json.loads(await websocket.get_message())
+            event = dict(json.loads(await websocket.get_message()))
         except ConnectionClosed as closed:
-            if closed.reason is None or closed.reason.code != 1000:
-                raise RecognitionError(f"the daemon closed the connection: {closed.reason}") from None
+            if closed.reason is None:
+                raise RecognitionError("the connection to the daemon was cut") from None
+            if closed.reason.code != 1000:
+                how = f"{closed.reason.code} {closed.reason.reason or ''}"
+                raise RecognitionError(f"the daemon closed the connection: {how}") from None
             return
-        if event["type"] == "error":
+        except (ValueError, TypeError):
+            raise RecognitionError("what came is not of the JSON protocol; its address ends in /ws/stt") from None
+        if event.get("type") == "error":
             raise RecognitionError(event["message"])
         show(event["type"], event.get("text", ""))
 

@@ -42,7 +42,10 @@ class JsonEvents(Protocol):
                     message["fallback_from"] = event.fallback_from or None
                 return _dump(message)
             case Failed(message=reason):
-                return _dump({"type": "error", "message": reason})
+                error: dict[str, object] = {"type": "error", "message": reason}
+                if options.codes:
+                    error |= {"code": event.code, "fatal": event.fatal}
+                return _dump(error)
             case Warned(message=finding) if options.warnings:
                 return _dump({"type": "warning", "message": finding})
         return None

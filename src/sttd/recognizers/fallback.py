@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from sttd.errors import CloudError, NothingHeard, SttdError
-from sttd.events import Event, Failed, Final, MessageDone
+from sttd.events import Event, Failed, Final, MessageDone, Problem
 from sttd.metrics import FALLBACKS
 from sttd.recognizers.base import Backstop, Recognizer
 
@@ -156,7 +156,7 @@ class FallbackRecognizer(Recognizer, Backstop):
         if error.heard is not None:
             self.emit_from_cloud(error.heard)
         elif not isinstance(error, NothingHeard):
-            self._emit(Failed(message, lasting=error.permanent))
+            self._emit(Failed(message, Problem.PROVIDER, lasting=error.permanent))
 
     def _note(self, error: CloudError) -> None:
         logger.warning("%s%s", error, f"; {self._local_name} takes over" if self._local else "")

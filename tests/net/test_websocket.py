@@ -1,0 +1,143 @@
+"""A WebSocket as a session sees it, with peers that end it at odd moments; and faults behind the front door."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.testing
+
+from sttd.access import Access
+from sttd.config import AccessConfig, LimitsConfig
+from sttd.net.http import FrontDoor, House, Request, Response
+from sttd.net.websocket import Disconnected, ReplayStream, WebSocket
+from tests.net.test_front_door import UPGRADE
+from tests.support import frame
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    Handle = Callable[[WebSocket], Awaitable[None]]
+
+
+def door(handle: Handle, **limits: float) -> FrontDoor:
+    async def upgrade(_request: Request, websocket: WebSocket) -> None:
+        await handle(websocket)
+
+    def respond(_request: Request) -> Response:
+        raise AssertionError("a fault of sttd's")
+
+    house = House(LimitsConfig(**limits), Access(AccessConfig()))  # type: ignore[arg-type]
+    return FrontDoor(house, respond, {"/ws/stt": upgrade}, lambda: "")
+
+
+@asynccontextmanager
+async def served(handle: Handle, **limits: float) -> AsyncIterator[trio.SocketStream]:
+    """The peer's end of a connection that was upgraded."""
+    ours, theirs = trio.socket.socketpair()
+    async with trio.SocketStream(theirs) as peer, trio.open_nursery() as nursery:
+        nursery.start_soon(door(handle, **limits).serve, trio.SocketStream(ours))
+        await peer.send_all(UPGRADE + b"\r\n")
+        assert (await peer.receive_some()).startswith(b"HTTP/1.1 101 ")
+        with trio.fail_after(10):
+            yield peer
+
+
+async def test_a_peer_that_breaks_the_protocol_while_its_text_is_made() -> None:
+    done = trio.Event()
+
+    async def handle(websocket: WebSocket) -> None:
+        with pytest.raises(Disconnected, match="code=1002"):
+            await websocket.receive()
+        with pytest.raises(Disconnected, match="code=1002"):
+            await websocket.send("text")
+        done.set()
+
+    async with served(handle) as peer:
+        await peer.send_all(frame(3, b"there is no such frame"))
+        await done.wait()
+
+
+async def test_a_peer_that_answers_pings_stays() -> None:
+    async def handle(websocket: WebSocket) -> None:
+        assert await websocket.receive() == "hello"
+        await websocket.close(1000)
+
+    async with served(handle, ping_s=0.2) as peer:
+        for _round in range(2):
+            ping = await peer.receive_some()
+            assert ping[0] == 0x89
+            await peer.send_all(frame(10, bytes(ping[2:])))
+        await peer.send_all(frame(1, b"hello"))
+        while (answer := await peer.receive_some())[0] == 0x89:
+            pass
+        assert answer[0] == 0x88
+
+
+async def test_a_pause_ends_when_no_more_is_to_be_received() -> None:
+    done = trio.Event()
+
+    async def handle(websocket: WebSocket) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(websocket.pause, trio.current_time() + 100)
+            await trio.testing.wait_all_tasks_blocked()
+            websocket.stop_receiving()
+        await websocket.pause(trio.current_time() + 100)
+        assert await websocket.receive() is None
+        done.set()
+
+    async with served(handle):
+        await done.wait()
+
+
+async def test_a_peer_that_breaks_the_protocol_before_the_handshake_is_answered() -> None:
+    async def handle(_websocket: WebSocket) -> None:
+        raise AssertionError
+
+    ours, theirs = trio.socket.socketpair()
+    async with trio.SocketStream(theirs) as peer:
+        await peer.send_all(UPGRADE + b"\r\n")
+        theirs.shutdown(socket.SHUT_RDWR)
+        with trio.fail_after(5):
+            await door(handle).serve(trio.SocketStream(ours))
+
+
+async def test_a_fault_of_sttds_own_ends_one_connection(caplog: pytest.LogCaptureFixture) -> None:
+    async def handle(_websocket: WebSocket) -> None:
+        raise AssertionError
+
+    ours, theirs = trio.socket.socketpair()
+    async with trio.SocketStream(theirs) as peer:
+        await peer.send_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await door(handle).serve(trio.SocketStream(ours))
+        assert await peer.receive_some() == b""
+    assert "a connection ended by a fault in sttd" in caplog.text
+
+
+async def test_a_peer_that_is_gone_before_it_is_looked_at() -> None:
+    async def handle(_websocket: WebSocket) -> None:
+        raise AssertionError
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        peer = socket.create_connection(listener.getsockname())
+        ours, _address = listener.accept()
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()  # with a reset: the socket has no peer any more
+    with trio.fail_after(5):
+        await door(handle).serve(trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
+
+
+async def test_replay_keeps_the_rules_of_streams() -> None:
+    async def pair() -> tuple[ReplayStream, trio.abc.Stream]:
+        one, other = trio.testing.memory_stream_pair()
+        return ReplayStream(b"", one), other
+
+    await trio.testing.check_two_way_stream(pair, None)
+    stream = ReplayStream(b"first", trio.testing.memory_stream_pair()[0])
+    with pytest.raises(ValueError, match="at least 1"):
+        await stream.receive_some(0)
+    assert await stream.receive_some(2) == b"fi"
