@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 SLICE_BYTES = 1 << 18
 """Audio that passes through the pipeline in one go, or a second's worth: well under 5 ms of the event loop."""
+BYTES_PER_S = 192_000
+"""48 kHz stereo: of formats that take more a session's buffer holds fewer seconds."""
 LEAST_BATCH_S = 0.1
 """Audio that goes into one call of the recognizer, at least, while an utterance goes on."""
 LEAST_WEIGHT, REOPEN_WEIGHT = 0.005, 1.0
@@ -66,7 +68,9 @@ class Feeder:
     ) -> None:
         """`ahead`: memory for audio that comes faster than it is decoded, beyond `buffer_s` seconds."""
         self.options = options
-        self.commands: SecondsQueue[tuple[Command, float]] = SecondsQueue(buffer_s, memory=ahead)
+        self.commands: SecondsQueue[tuple[Command, float]] = SecondsQueue(
+            buffer_s, capacity_bytes=buffer_s * BYTES_PER_S, memory=ahead
+        )
         """With the times at which they came."""
         self.work: SecondsQueue[Work] = SecondsQueue(buffer_s, LEAST_BATCH_S)
         self.unanswered = False

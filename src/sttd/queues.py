@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -36,16 +37,20 @@ class Memory:
 class SecondsQueue(Generic[T]):
     """A queue whose items weigh seconds of audio. One task puts, one takes.
 
-    It is full from `capacity` seconds on, unless the item's bytes still go into `memory`; an item may be larger than
-    that and goes in alone. Items that are not urgent are taken once `batch` seconds of them have gathered, or with the
-    next urgent one.
+    It is full from `capacity` seconds or `capacity_bytes` on, unless the item's bytes still go into `memory`; an item
+    may be larger than that and goes in alone. Items that are not urgent are taken once `batch` seconds of them
+    have gathered, or with the next urgent one.
     """
 
-    def __init__(self, capacity: float, batch: float = 0.0, memory: Memory | None = None) -> None:
+    def __init__(
+        self, capacity: float, batch: float = 0.0, capacity_bytes: float = math.inf, memory: Memory | None = None
+    ) -> None:
         self._capacity = capacity
+        self._capacity_bytes = capacity_bytes
         self._batch = batch
         self._memory = memory or Memory(0)
-        self._items: deque[tuple[T, float, bool, int]] = deque()
+        self._items: deque[tuple[T, float, bool, int, int]] = deque()
+        self._bytes = 0  # of items that are not in `memory`
         self._urgent = 0
         self._blocked = False
         self._changed = trio.Event()
@@ -64,7 +69,7 @@ class SecondsQueue(Generic[T]):
         (Each round of the event loop costs more than all that the session does with 20 ms of audio.)
         """
         borrowed = 0
-        while weight and self._items and self.seconds + weight > self._capacity:
+        while weight and self._items and not self._fits(weight, size):
             if size and self._memory.take(size):
                 borrowed = size
                 break
@@ -72,11 +77,16 @@ class SecondsQueue(Generic[T]):
             self._wake()
             await self._changed.wait()
         self._blocked = False
-        self._items.append((item, weight, urgent, borrowed))
+        own = size - borrowed
+        self._items.append((item, weight, urgent, own, borrowed))
+        self._bytes += own
         self._urgent += urgent
         self.seconds += weight
         if self._due:
             self._wake()
+
+    def _fits(self, weight: float, size: int) -> bool:
+        return self.seconds + weight <= self._capacity and self._bytes + size <= self._capacity_bytes
 
     @property
     def head(self) -> T:
@@ -93,7 +103,8 @@ class SecondsQueue(Generic[T]):
 
     def take(self) -> T:
         """Remove the oldest item; there must be one."""
-        item, weight, urgent, borrowed = self._items.popleft()
+        item, weight, urgent, own, borrowed = self._items.popleft()
+        self._bytes -= own
         self._memory.give(borrowed)
         self._urgent -= urgent
         self.seconds = self.seconds - weight if self._items else 0.0

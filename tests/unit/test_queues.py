@@ -70,3 +70,17 @@ async def test_memory_that_queues_share_lets_one_run_ahead_and_is_given_back(nur
     other.take()
     await wait_all_tasks_blocked()
     assert (other.head, memory.left) == ("too much", 100)
+
+
+async def test_a_format_of_many_bytes_a_second_fills_the_queue_sooner(nursery: trio.Nursery) -> None:
+    queue: SecondsQueue[str] = SecondsQueue(10, capacity_bytes=100)
+    await queue.put("first", 1, size=60)
+    nursery.start_soon(lambda: queue.put("second", 1, size=60))
+    await wait_all_tasks_blocked()
+    assert len(queue) == 1
+    queue.take()
+    await wait_all_tasks_blocked()
+    await queue.put("a third", 1, size=40)
+    assert [queue.take(), queue.take()] == ["second", "a third"]
+    await queue.put("larger than that", 1, size=1000)
+    assert queue.take() == "larger than that"
