@@ -181,6 +181,16 @@ def test_drop_ins(machine: Machine, settings: Any, korean: list[Clip], name: str
         assert finals(json_events(client, at_16k_mono(korean[0])))
 
 
+def test_an_upgrade_keeps_the_settings_and_brings_the_new_code(machine: Machine, beckett: Clip) -> None:
+    machine.write("/etc/sttd/sttd.toml", "# mine\n" + (machine.root / "etc/sttd/sttd.toml").read_text())
+    machine.write("/src/src/sttd/news.py", "")
+    machine.run("sh", "-c", "cd /src && make install EXTRAS=vosk,faster-whisper", timeout=600)
+    assert (machine.root / "etc/sttd/sttd.toml").read_text().startswith("# mine\n")
+    machine.run("/opt/sttd/bin/python", "-c", "import sttd.news")
+    with connect(URL) as client:
+        assert finals(json_events(client, at_16k_mono(beckett)))
+
+
 def test_a_filesystem_that_is_read_only(machine: Machine, beckett: Clip) -> None:
     """The same machine once more, with nothing that can be written but memory."""
     machine.power_off()

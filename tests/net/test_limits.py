@@ -166,6 +166,20 @@ async def test_who_only_connects_makes_room_for_who_wants_something(tmp_path: Pa
             await stream.aclose()
 
 
+async def test_a_crowd_from_one_address_makes_room_itself(tmp_path: Path) -> None:
+    async with running(tmp_path, half_open=3, head_s=30.0) as server:
+        oldest = await server.connect()
+        crowd = [await trio.open_tcp_stream(server.host, server.port, local_address="127.0.0.7") for _ in range(4)]
+        for first in crowd[:2]:
+            with trio.fail_after(2):
+                assert await first.receive_some() == b""
+        with trio.move_on_after(0.2) as scope:
+            await oldest.receive_some()
+        assert scope.cancelled_caught, "it came first, but from elsewhere"
+        for stream in (oldest, *crowd):
+            await stream.aclose()
+
+
 async def test_heads(tmp_path: Path) -> None:
     async with counted("head_s"), running(tmp_path, head_s=0.3) as server, await server.connect() as slow:
         assert await slow.receive_some() == b""

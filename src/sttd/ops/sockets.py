@@ -130,6 +130,8 @@ def _activated() -> list[Listener]:
         with suppress(ValueError, IndexError):
             kind = Kind(names[place])
         listeners.append(Listener(trio.SocketListener(trio.socket.from_stdlib_socket(found)), kind))
+    if listeners and all(listener.kind is Kind.HEALTH for listener in listeners):
+        raise ConfigError("systemd hands over sockets for health alone; sttd.socket needs one for sessions")
     return listeners
 
 
