@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -141,3 +141,55 @@ async def test_replay_keeps_the_rules_of_streams() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         await stream.receive_some(0)
     assert await stream.receive_some(2) == b"fi"
+
+
+@pytest.mark.parametrize(
+    ("data", "codes"),
+    [
+        (frame(9, b"still there?"), [1000]),
+        (frame(10, b""), [1000]),
+        (frame(1, b"text"), [1000]),
+        (frame(2, bytes(99)), [1000]),
+        (frame(3, b""), [1002]),
+    ],
+    ids=["ping", "pong", "text", "audio", "nonsense"],
+)
+async def test_what_crosses_the_close_does_no_harm(
+    data: bytes, codes: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Clients send what they like as long as they have not read the Close frame."""
+
+    found = []
+
+    async def handle(websocket: WebSocket) -> None:
+        await websocket.close(1000)
+        found.append(websocket.close_code)
+
+    async with served(handle, close_s=2) as peer:
+        assert (await peer.receive_some())[0] == 0x88
+        await peer.send_all(data)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        with suppress(trio.BrokenResourceError):  # nonsense ends it at once
+            await peer.send_all(frame(8, b"\x03\xe8"))
+            assert await peer.receive_some() == b""
+    assert found == codes
+    assert not caplog.records
+
+
+async def test_a_ping_of_which_half_had_come_before_the_close(caplog: pytest.LogCaptureFixture) -> None:
+    ping = frame(9, b"still there?")
+    begun = trio.Event()
+
+    async def handle(websocket: WebSocket) -> None:
+        await begun.wait()
+        await websocket.close(1000)
+
+    async with served(handle, close_s=2) as peer:
+        await peer.send_all(ping[:9])
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        begun.set()
+        assert (await peer.receive_some())[0] == 0x88
+        await peer.send_all(ping[9:])
+        with suppress(trio.BrokenResourceError):
+            assert await peer.receive_some() == b""
+    assert not caplog.records

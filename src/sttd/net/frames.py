@@ -29,6 +29,8 @@ class FrameFilter:
         """The Close frame, from its first byte on, and everything after it."""
         self.parts: deque[bool] = deque()
         """For each binary message that was passed on, or begun: whether it is the last part of the peer's message."""
+        self.closing = False
+        """Our own Close frame is sent: a ping is passed on as a pong, which needs no answer."""
         self._part_bytes = part_bytes
         self._message_bytes = message_bytes
         self._head = bytearray()
@@ -98,6 +100,8 @@ class FrameFilter:
             if self._control_frames > MAX_CONTROL_FRAMES:
                 raise Flood("too many control or empty frames")
         if opcode in (PING, PONG):
+            if self.closing:
+                self._head[0] = self._head[0] & 0xF0 | PONG
             self._payload_left = length
             return bytes(self._head)
         if opcode != CONTINUATION:

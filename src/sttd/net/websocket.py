@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import trio
 from trio_websocket import ConnectionClosed, wrap_server_stream
+from wsproto.utilities import LocalProtocolError
 
 from sttd.metrics import LIMITS_HIT
 from sttd.net.frames import Flood, FrameFilter
@@ -210,6 +211,7 @@ class WebSocket:
                 with suppress(ConnectionClosed):
                     await self._connection.get_message()
             else:
+                self._stream.frames.closing = True
                 await self._connection.aclose(code, _shorten(reason) or None)
         if scope.cancelled_caught:
             LIMITS_HIT.labels("close_s").inc()
@@ -253,7 +255,7 @@ async def accept(
     those in the head that is selected.
     """
     held = HeldStream(ReplayStream(early, stream), limits.message_bytes)
-    async with trio.open_nursery() as nursery:
+    async with _no_answer_after_close(held), trio.open_nursery() as nursery:
         with trio.fail_after(limits.head_s):
             request = await wrap_server_stream(
                 nursery,
@@ -274,6 +276,16 @@ async def accept(
         finally:
             nursery.cancel_scope.cancel()
             await trio.aclose_forcefully(held)
+
+
+@asynccontextmanager
+async def _no_answer_after_close(stream: HeldStream) -> AsyncIterator[None]:
+    """trio-websocket answers what breaks the protocol, and fails where a Close frame is sent already."""
+    try:
+        yield
+    except* LocalProtocolError:
+        if not stream.frames.closing:
+            raise
 
 
 async def _keep_alive(websocket: WebSocket) -> None:
