@@ -38,11 +38,11 @@ def fuzz(name: str, seconds: int, *, keep: bool) -> int:
     saved.mkdir(exist_ok=True)
     options = [f"-artifact_prefix={FOUND}/{name}-", f"-max_len={LONGEST}", "-timeout=10", "-rss_limit_mb=4096"]
     if keep:
-        options += ["-merge=1", str(saved), str(found)]
+        options += ["-set_cover_merge=1", str(saved), str(found)]
     else:
         options += [f"-max_total_time={seconds}", "-print_final_stats=1", str(found), str(saved)]
     done = subprocess.run(
-        [sys.executable, "-c", f"from tests.fuzz.__main__ import run; run({name!r})", *options],
+        [sys.executable, "-c", program(name), *options],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
@@ -57,6 +57,10 @@ def fuzz(name: str, seconds: int, *, keep: bool) -> int:
     return done.returncode
 
 
+def program(name: str) -> str:
+    return f"from tests.fuzz.__main__ import run; run({name!r})"
+
+
 def run(name: str) -> None:
     import atheris
 
@@ -64,7 +68,8 @@ def run(name: str) -> None:
     with atheris.instrument_imports(include=INSTRUMENTED):
         from tests.fuzz.targets import TARGETS
     logging.disable(logging.CRITICAL)
-    atheris.Setup(sys.argv, TARGETS[name])
+    # To merge, libFuzzer gives its command line to a shell again.
+    atheris.Setup([f'{sys.executable} -c "{program(name)}"', *sys.argv[1:]], TARGETS[name])
     atheris.Fuzz()
 
 
