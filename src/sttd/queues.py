@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import trio
 
 from sttd.events import Partial
+from sttd.metrics import LIMITS_HIT
 
 if TYPE_CHECKING:
     from sttd.events import Event
@@ -68,15 +69,17 @@ class SecondsQueue(Generic[T]):
 
         (Each round of the event loop costs more than all that the session does with 20 ms of audio.)
         """
-        borrowed = 0
+        borrowed, waited = 0, False
         while weight and self._items and not self._fits(weight, size):
             if size and self._memory.take(size):
                 borrowed = size
                 break
-            self._blocked = True
+            self._blocked = waited = True
             self._wake()
             await self._changed.wait()
         self._blocked = False
+        if size and (borrowed or waited):
+            LIMITS_HIT.labels("ahead_bytes" if waited else "buffer_s").inc()
         own = size - borrowed
         self._items.append((item, weight, urgent, own, borrowed))
         self._bytes += own

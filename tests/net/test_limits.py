@@ -189,6 +189,18 @@ async def test_heads(tmp_path: Path) -> None:
         assert (await server.exchange(UPGRADE + b"\r\n")).startswith(b"HTTP/1.1 503")
 
 
+@pytest.mark.parametrize(("limit", "ahead"), [("buffer_s", 1 << 20), ("ahead_bytes", 0)])
+async def test_more_audio_than_is_decoded(tmp_path: Path, limit: str, ahead: int) -> None:
+    """The recognizer takes three seconds; nothing is lost."""
+    async with counted(limit), running(tmp_path, "stuck", buffer_s=1.0, ahead_bytes=ahead) as server:
+        async with client(server, "ungated") as hasty:
+            for _second in range(8):
+                await hasty.send_message(bytes(32000))
+            await hasty.send_message('{"type": "eof"}')
+            events, code, _reason = await told(hasty)
+        assert (events[-1]["type"], code) == ("final", 1000)
+
+
 async def test_a_text_that_is_too_long(tmp_path: Path) -> None:
     async with counted("text_bytes"), serving(tmp_path, text_bytes=300) as server, client(server) as talker:
         await talker.send_message('{"type": "config", "language": "' + "x" * 300 + '"}')
