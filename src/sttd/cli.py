@@ -8,6 +8,7 @@ import os
 import shlex
 import shutil
 import sys
+import threading
 import time
 from dataclasses import replace
 from importlib.resources import files
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from sttd.server import Daemon
 
 USAGE, INTERRUPTED = 64, 130
+LEAVE_S = 2.0
+"""After all is said, for tasks to end."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -129,11 +132,18 @@ def _serve(arguments: argparse.Namespace) -> int:
     from sttd.server import Daemon
 
     daemon = Daemon(config, lambda: _load(arguments).config)
-    trio.run(daemon.run, lambda listeners: _announce(daemon, local, listeners, entry))
+    trio.run(daemon.run, lambda listeners: _announce(daemon, local, listeners, entry), _leave_soon)
     logging.shutdown()
     sys.stdout.flush()
     # Abandoned decodes may still run in worker threads; leaving through them could only fail.
     os._exit(0)
+
+
+def _leave_soon() -> None:
+    """End the process in any case: a call into a recognizer that hangs cannot be interrupted."""
+    timer = threading.Timer(LEAVE_S, os._exit, (0,))
+    timer.daemon = True
+    timer.start()
 
 
 def _check(config: Config) -> None:

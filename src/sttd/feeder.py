@@ -34,7 +34,7 @@ BYTES_PER_S = 192_000
 """48 kHz stereo: of formats that take more a session's buffer holds fewer seconds."""
 LEAST_BATCH_S = 0.1
 """Audio that goes into one call of the recognizer, at least, while an utterance goes on."""
-LEAST_WEIGHT, REOPEN_WEIGHT = 0.005, 1.0
+LEAST_WEIGHT = 0.005
 """Seconds that anything in a queue counts for at least, so that messages without audio are bounded too."""
 
 
@@ -69,10 +69,10 @@ class Feeder:
         """`ahead`: memory for audio that comes faster than it is decoded, beyond `buffer_s` seconds."""
         self.options = options
         self.commands: SecondsQueue[tuple[Command, float]] = SecondsQueue(
-            buffer_s, capacity_bytes=buffer_s * BYTES_PER_S, memory=ahead
+            buffer_s, least_weight=LEAST_WEIGHT, capacity_bytes=buffer_s * BYTES_PER_S, memory=ahead
         )
         """With the times at which they came."""
-        self.work: SecondsQueue[Work] = SecondsQueue(buffer_s, LEAST_BATCH_S)
+        self.work: SecondsQueue[Work] = SecondsQueue(buffer_s, batch=LEAST_BATCH_S, least_weight=LEAST_WEIGHT)
         self.unanswered = False
         """Something was put, or said, since the last MessageDone."""
         self._provider = provider
@@ -88,18 +88,14 @@ class Feeder:
         """Of audio that have come and are not decoded."""
         return self.commands.seconds + self.work.seconds
 
-    async def prepare(self, changes: Mapping[str, object]) -> None:
-        """Take over the first options; OptionError where they cannot be used. The model is loaded by now."""
-        self.options, self._findings = self._checked(changes)
+    async def prepare(self) -> None:
+        """Get ready for the first options; OptionError where the model, which is loaded by now, cannot use them."""
+        self._findings = self._provider.check(self.options)
         await trio.to_thread.run_sync(prepare, self.options)
 
-    def duration(self, audio: Audio) -> float:
-        """Seconds."""
-        options = self.options
-        return len(audio.data) / bytes_per_second(options.sample_rate, options.encoding, options.channels)
-
-    def _checked(self, changes: Mapping[str, object]) -> tuple[SessionOptions, Sequence[str]]:
-        changed = apply_options(self.options, changes)
+    def checked(self, options: SessionOptions, changes: Mapping[str, object]) -> tuple[SessionOptions, Sequence[str]]:
+        """`options` with a client's changes, and what of them is used in part only. OptionError."""
+        changed = apply_options(options, changes)
         return changed, self._provider.check(changed)
 
     async def run(self) -> None:
@@ -124,7 +120,7 @@ class Feeder:
                         await self._put_mark(MessageDone(), urgent=False)
                     await self._feed_audio(pipeline, command.data)
                     await self._see_doctor(pipeline, command.data)
-                    duration += self.duration(command)
+                    duration += audio_seconds(command, self.options)
                     reply_due = command.complete and pipeline.speaking
                     deadline = math.inf
                     if command.complete:
@@ -142,7 +138,8 @@ class Feeder:
                     await self._flush(pipeline)
                     reply_due, deadline = False, math.inf
             if isinstance(command, EndOfStream):
-                logger.info("heard peer=%s %s", self._websocket.peer, pipeline.doctor.summary)
+                levels = "heard peer=%s level_db=%.0f offset=%.3f full_scale=%.4f longest_gap_s=%.1f"
+                logger.info(levels, self._websocket.peer, *pipeline.doctor.summary)
                 await self._put_mark(End())
                 return
             if command is not None:
@@ -176,21 +173,21 @@ class Feeder:
 
     async def _put_mark(self, mark: MessageDone | Reopen | End, *, urgent: bool = True) -> None:
         self.unanswered = False
-        await self.work.put(mark, REOPEN_WEIGHT if isinstance(mark, Reopen) else LEAST_WEIGHT, urgent=urgent)
+        await self.work.put(mark, urgent=urgent)
 
     async def _put_work(self, segments: Sequence[Segment]) -> None:
         for segment in segments:
             self.unanswered = True
             self._times.put(segment)
             if isinstance(segment, Speech):
-                await self.work.put(segment, max(LEAST_WEIGHT, seconds(segment.pcm)), urgent=False)
+                await self.work.put(segment, seconds(segment.pcm), urgent=False)
             else:
-                await self.work.put(segment, LEAST_WEIGHT, urgent=not isinstance(segment, UtteranceStart))
+                await self.work.put(segment, urgent=not isinstance(segment, UtteranceStart))
 
     async def _configure(self, pipeline: Pipeline, changes: Mapping[str, object]) -> Pipeline:
         """Change the options; an open utterance ends first. The old pipeline if they cannot be used."""
         try:
-            options, findings = self._checked(changes)
+            options, findings = self.checked(self.options, changes)
         except OptionError as error:
             self._complain(str(error), Problem.OPTION)
             return pipeline
@@ -209,3 +206,8 @@ class Feeder:
             logger.warning("unusable message peer=%s (said once): %s", self._websocket.peer, reason)
         self._complained = True
         self._outbox.put(Failed(reason, problem))
+
+
+def audio_seconds(audio: Audio, options: SessionOptions) -> float:
+    """Duration of audio that came in the format of these options."""
+    return len(audio.data) / bytes_per_second(options.sample_rate, options.encoding, options.channels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import trio
 
@@ -35,8 +35,17 @@ class Memory:
         self.left += size
 
 
+class _Item(NamedTuple, Generic[T]):
+    item: T
+    audio_s: float
+    weight: float
+    urgent: bool
+    size: int
+    borrowed: int
+
+
 class SecondsQueue(Generic[T]):
-    """A queue whose items weigh seconds of audio. One task puts, one takes.
+    """A queue whose items weigh the seconds of their audio, or `least_weight`. One task puts, one takes.
 
     It is full from `capacity` seconds or `capacity_bytes` on, unless the item's bytes still go into `memory`; an item
     may be larger than that and goes in alone. Items that are not urgent are taken once `batch` seconds of them
@@ -44,31 +53,41 @@ class SecondsQueue(Generic[T]):
     """
 
     def __init__(
-        self, capacity: float, batch: float = 0.0, capacity_bytes: float = math.inf, memory: Memory | None = None
+        self,
+        capacity: float,
+        *,
+        batch: float = 0.0,
+        least_weight: float = 0.0,
+        capacity_bytes: float = math.inf,
+        memory: Memory | None = None,
     ) -> None:
         self._capacity = capacity
         self._capacity_bytes = capacity_bytes
         self._batch = batch
+        self._least_weight = least_weight
         self._memory = memory or Memory(0)
-        self._items: deque[tuple[T, float, bool, int, int]] = deque()
+        self._items: deque[_Item[T]] = deque()
+        self._weight = 0.0
         self._bytes = 0  # of items that are not in `memory`
         self._urgent = 0
         self._blocked = False
         self._changed = trio.Event()
         self.seconds = 0.0
+        """Of audio in it."""
 
     def __len__(self) -> int:
         return len(self._items)
 
     @property
     def _due(self) -> bool:
-        return bool(self._items) and (self._urgent > 0 or self._blocked or self.seconds >= self._batch)
+        return bool(self._items) and (self._urgent > 0 or self._blocked or self._weight >= self._batch)
 
-    async def put(self, item: T, weight: float = 0.0, *, urgent: bool = True, size: int = 0) -> None:
+    async def put(self, item: T, audio_s: float = 0.0, *, urgent: bool = True, size: int = 0) -> None:
         """Add an item of `size` bytes, when there is room for it. A checkpoint only where there is none.
 
         (Each round of the event loop costs more than all that the session does with 20 ms of audio.)
         """
+        weight = max(audio_s, self._least_weight)
         borrowed, waited = 0, False
         while weight and self._items and not self._fits(weight, size):
             if size and self._memory.take(size):
@@ -80,21 +99,21 @@ class SecondsQueue(Generic[T]):
         self._blocked = False
         if size and (borrowed or waited):
             LIMITS_HIT.labels("ahead_bytes" if waited else "buffer_s").inc()
-        own = size - borrowed
-        self._items.append((item, weight, urgent, own, borrowed))
-        self._bytes += own
+        self._items.append(_Item(item, audio_s, weight, urgent, size - borrowed, borrowed))
+        self._bytes += size - borrowed
         self._urgent += urgent
-        self.seconds += weight
+        self._weight += weight
+        self.seconds += audio_s
         if self._due:
             self._wake()
 
     def _fits(self, weight: float, size: int) -> bool:
-        return self.seconds + weight <= self._capacity and self._bytes + size <= self._capacity_bytes
+        return self._weight + weight <= self._capacity and self._bytes + size <= self._capacity_bytes
 
     @property
     def head(self) -> T:
         """The oldest item, which stays; there must be one."""
-        return self._items[0][0]
+        return self._items[0].item
 
     async def peek(self) -> T:
         """The oldest item, which stays, when there is one that is due."""
@@ -106,13 +125,14 @@ class SecondsQueue(Generic[T]):
 
     def take(self) -> T:
         """Remove the oldest item; there must be one."""
-        item, weight, urgent, own, borrowed = self._items.popleft()
-        self._bytes -= own
-        self._memory.give(borrowed)
-        self._urgent -= urgent
-        self.seconds = self.seconds - weight if self._items else 0.0
+        taken = self._items.popleft()
+        self._bytes -= taken.size
+        self._memory.give(taken.borrowed)
+        self._urgent -= taken.urgent
+        self._weight = self._weight - taken.weight if self._items else 0.0
+        self.seconds = self.seconds - taken.audio_s if self._items else 0.0
         self._wake()
-        return item
+        return taken.item
 
     def clear(self) -> None:
         """Remove everything."""

@@ -62,7 +62,7 @@ class Daemon:
         self.sessions: set[Session] = set()
         self._ahead = Memory(config.limits.ahead_bytes)
         self._stop = trio.Event()
-        self._idle = trio.Event()
+        self._started = False
         QUEUED.set_function(lambda: sum(session.lag for session in self.sessions))
         health = Health(self.provider, lambda: len(self.sessions), self._lag)
         websockets = {protocol.path: partial(self._serve_session, protocol) for protocol in PROTOCOLS}
@@ -77,7 +77,10 @@ class Daemon:
 
     def reload(self) -> None:
         """Take over the settings that can be changed now. When they cannot be used all stays as it was."""
-        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        if self._stop.is_set():
+            return
+        if self._started:
+            notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             self._adopt(self._read_again())
         except ConfigError as error:
@@ -85,7 +88,8 @@ class Daemon:
         except Exception:
             logger.exception("nothing is reloaded, all stays as it was")
         finally:
-            notify("READY=1")
+            if self._started:
+                notify("READY=1")
 
     def _adopt(self, fresh: Config) -> None:
         changed = [key for key in settings_of(Config) if value_of(fresh, key) != value_of(self.config, key)]
@@ -112,8 +116,18 @@ class Daemon:
             if listener.kind is Kind.TLS and house.tls is None:
                 raise ConfigError(f"{listener.address} is to speak TLS, which needs server.tls_cert")
 
-    async def run(self, listening: Callable[[list[Listener]], None], *, signals: bool = True) -> None:
-        """Serve until drained. `listening` is told the addresses once they are open, before the model is loaded."""
+    async def run(
+        self,
+        listening: Callable[[list[Listener]], None],
+        leaving: Callable[[], None] = lambda: None,
+        *,
+        signals: bool = True,
+    ) -> None:
+        """Serve until drained.
+
+        `listening` is told the addresses once they are open, before the model is loaded. `leaving` is called when all
+        is said: what still runs then is a call into a recognizer, which may never return.
+        """
         self._listeners = await open_listeners(self.config.server)
         self._check_listeners(self._front_door.house)
         async with trio.open_nursery() as nursery:
@@ -129,6 +143,7 @@ class Daemon:
             notify(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={round((self.config.server.drain_s + 5) * 1e6)}")
             accepting.cancel()
             await self._finish()
+            leaving()
             nursery.cancel_scope.cancel()
         await self.provider.aclose()
 
@@ -157,6 +172,7 @@ class Daemon:
         except* ModelError as group:
             logger.error("%s", group.exceptions[0])
         # Without a model the daemon is up all the same: it answers, and takes the model once it is there.
+        self._started = True
         notify("READY=1")
         while missing:
             await trio.sleep(LOOK_AGAIN_S)
@@ -173,9 +189,6 @@ class Daemon:
             await session.run()
         finally:
             self.sessions.remove(session)
-            if not self.sessions:
-                self._idle.set()
-                self._idle = trio.Event()
 
     def _stuck(self) -> str:
         overdue = self.provider.overdue_s()
@@ -202,8 +215,8 @@ class Daemon:
         for session in self.sessions:
             session.drain()
         with trio.move_on_after(self.config.server.drain_s):
-            if self.sessions:
-                await self._idle.wait()
+            # Also for those that have not said yet what they want, `limits.head_s` at most.
+            await self._front_door.connections.none_left()
         if self.sessions:
             LIMITS_HIT.labels("drain_s").inc(len(self.sessions))
             logger.warning("%d sessions cut off after drain_s", len(self.sessions))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
@@ -17,10 +18,12 @@ import trio
 
 from sttd.audio.format import RATE, seconds
 from sttd.audio.pipeline import Speech, SpeechPause, UtteranceEnd, UtteranceStart
+from sttd.config import apply_options
 from sttd.errors import ModelError, ModelMissing, OptionError
 from sttd.events import (
     Audio,
     Command,
+    Configure,
     EndOfStream,
     Event,
     Failed,
@@ -31,7 +34,7 @@ from sttd.events import (
     Ready,
     Unusable,
 )
-from sttd.feeder import LEAST_WEIGHT, End, Feeder, Reopen
+from sttd.feeder import End, Feeder, Reopen, audio_seconds
 from sttd.metrics import AUDIO, FAULTS, LIMITS_HIT, SESSIONS, SESSIONS_ENDED, UTTERANCES
 from sttd.net.websocket import Disconnected, WebSocket
 from sttd.queues import Memory, Outbox
@@ -46,9 +49,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NORMAL, GOING_AWAY, POLICY, INTERNAL, TRY_LATER, IDLE, QUOTA = 1000, 1001, 1008, 1011, 1013, 4408, 4429
-TOO_BIG = 1009
 CODES = {*range(1000, 1016), IDLE, QUOTA}
 RATE_BURST_S = 10.0
+ITEM_BYTES, PARSED_FACTOR = 512, 32
+"""What a message takes in memory beyond its audio, and by how much more room a text takes once it is parsed."""
 LIVE, LIVE_AHEAD_S = 1.2, 2.0
 """Seconds of audio a second, and at first, from a client that sends as it is spoken."""
 BATCH_S = 2.0
@@ -66,7 +70,7 @@ class Session:
         self._protocol = protocol
         self._provider = provider
         self._config = config
-        self._query = query
+        self._query = dict(parse_qsl(query, keep_blank_values=True))
         self._outbox = Outbox()
         self._times = Times(provider.name)
         options, buffer_s = config.session_options(), config.limits.buffer_s
@@ -78,6 +82,7 @@ class Session:
         self._started = trio.current_time()
         self._waits_from = math.inf  # for a message
         self._ending = False
+        self._format = options  # of the audio that comes; the feeder may still be at older audio
         self._received_s = 0.0
         self._finals = 0
         self._said_last: Event | None = None  # before the Close
@@ -102,32 +107,34 @@ class Session:
         """The whole session. Faults in it are told to its client and logged, and end it alone."""
         name, peer = self._protocol.name, self._websocket.peer
         logger.info("connected protocol=%s peer=%s", name, peer)
-        how = ""
         labels = name, self._provider.name
         SESSIONS.labels(*labels).inc()
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._read)
-                nursery.start_soon(self._recognize)
-                nursery.start_soon(self._keep_limits)
-                await self._send()
-                nursery.cancel_scope.cancel()
-            await self._websocket.close(*self._close)
-        except* Disconnected as gone:
-            how = str(_first(gone))
+            async with trio.open_nursery() as recognizing:
+                recognizing.start_soon(self._recognize)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._read)
+                    nursery.start_soon(self._keep_limits)
+                    await self._send()
+                    nursery.cancel_scope.cancel()
+                # Before the recognizer is left: a call into it that hangs cannot be cancelled.
+                await self._websocket.close(*self._close)
+                recognizing.cancel_scope.cancel()
+        except* Disconnected:
+            pass
         finally:
             self._commands.clear()
             SESSIONS.labels(*labels).dec()
-            code = self._websocket.close_code
+            code, reason = self._websocket.closed
             SESSIONS_ENDED.labels(*labels, code if code in CODES else "other").inc()
-            if code == TOO_BIG:
+            if self._websocket.refused_message:
                 LIMITS_HIT.labels("message_bytes").inc()
-            AUDIO.labels(*labels).inc(self._received_s)
             logger.info(
-                "disconnected protocol=%s peer=%s %s seconds=%.1f audio_s=%.1f finals=%d rtf=%.2f",
+                "disconnected protocol=%s peer=%s code=%d reason=%r seconds=%.1f audio_s=%.1f finals=%d rtf=%.2f",
                 name,
                 peer,
-                how or self._websocket.how_it_closed(),
+                code,
+                reason,
                 trio.current_time() - self._started,
                 self._received_s,
                 self._finals,
@@ -176,8 +183,10 @@ class Session:
 
     async def _read_commands(self) -> None:
         limits = self._config.limits
+        received = AUDIO.labels(self._protocol.name, self._provider.name)
         while (message := await self._next_message()) is not None:
-            weight = LEAST_WEIGHT
+            duration = 0.0
+            size = ITEM_BYTES + len(message) * (PARSED_FACTOR if isinstance(message, str) else 1)
             if isinstance(message, str) and len(message) > limits.text_bytes:
                 LIMITS_HIT.labels("text_bytes").inc()
                 command: Command = Unusable(f"a text message has more than {limits.text_bytes} characters")
@@ -185,16 +194,18 @@ class Session:
                 command = self._protocol.receive(message)
             if isinstance(command, EndOfStream):
                 return
-            size = 0
             if isinstance(command, Audio):
                 command = Audio(command.data, self._websocket.complete)
-                duration = self._feeder.duration(command)
+                duration = audio_seconds(command, self._format)
                 self._received_s += duration
-                weight, size = max(weight, duration), len(command.data)
-            await self._commands.put((command, trio.current_time()), weight, size=size)
+                received.inc(duration)
+            elif isinstance(command, Configure):
+                with suppress(OptionError):  # the feeder tells the client
+                    self._format, _findings = self._feeder.checked(self._format, command.options)
+            await self._commands.put((command, trio.current_time()), duration, size=size)
             if limits.audio_s and self._received_s >= limits.audio_s:
                 self._cut("audio_s", QUOTA, f"A session may send {limits.audio_s:g} s of audio")
-            if limits.rate and size:
+            if limits.rate and duration:
                 await self._slow_down(limits.rate)
 
     async def _next_message(self) -> str | bytes | None:
@@ -239,9 +250,7 @@ class Session:
                 nursery.start_soon(self._feed)
                 await self._decode()
                 nursery.cancel_scope.cancel()
-            if self._said_last is not None:
-                self._outbox.put(self._said_last)
-            self._outbox.close()
+            self._say_last()
         except* Exception as group:
             fault = _first(group)
             FAULTS.inc()
@@ -255,6 +264,7 @@ class Session:
     async def _get_ready(self) -> bool:
         """Whether there is a model and the options can be used; if not the client is told."""
         try:
+            self._format = self._feeder.options = apply_options(self._format, self._query)
             await self._provider.ready()
             if (cloud := self._provider.cloud) is not None:
                 logger.info(
@@ -263,8 +273,7 @@ class Session:
                     cloud.title,
                     cloud.destination,
                 )
-            query = dict(parse_qsl(self._query, keep_blank_values=True))
-            await self._feeder.prepare(query)
+            await self._feeder.prepare()
         except ModelMissing as error:
             logger.warning("no model: peer=%s was told %r", self._websocket.peer, str(error))
             await self._without_model(str(error))
@@ -291,6 +300,11 @@ class Session:
             return
         while not isinstance((await self._commands.peek())[0], EndOfStream):
             self._commands.take()
+        self._say_last()
+
+    def _say_last(self) -> None:
+        if self._said_last is not None:
+            self._outbox.put(self._said_last)
         self._outbox.close()
 
     def _say(self, event: Event) -> None:
@@ -327,6 +341,7 @@ class Session:
                         self._outbox.put(MessageDone())
                     continue
                 case UtteranceStart(at):
+                    self._times.started()
                     await recognizer.start(at / RATE)
                 case SpeechPause():
                     await recognizer.pause()

@@ -24,15 +24,20 @@ class Times:
         self._first_partial = FIRST_PARTIAL.labels(provider)
         self._realtime_factor = REALTIME_FACTOR.labels(provider)
         self._ends: deque[float] = deque()
-        self._onset: float | None = None
+        self._onsets: deque[float] = deque()
+        self._onset: float | None = None  # of the utterance that is being recognized, until its first partial
         self._began = self._utterance_s = self._audio_s = 0.0
 
     def put(self, segment: Segment) -> None:
         """It is on its way to the recognizer."""
         if isinstance(segment, UtteranceStart):
-            self._onset = trio.current_time()
+            self._onsets.append(trio.current_time())
         elif isinstance(segment, UtteranceEnd):
             self._ends.append(trio.current_time())
+
+    def started(self) -> None:
+        """The recognizer is told of the next utterance."""
+        self._onset = self._onsets.popleft()
 
     def partial(self) -> None:
         """One is said."""

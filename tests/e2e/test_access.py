@@ -74,6 +74,7 @@ def test_with_it_text_comes_and_the_number_of_sessions_is_kept(guarded: Daemon, 
         status, body, headers = refusal(guarded, additional_headers=bearer())
         assert (status, headers["Retry-After"]) == (503, "5")
         assert "'kitchen' has its 1 sessions" in body
+        assert 'sttd_limits_hit_total{limit="token_sessions"}' in guarded.get("/metrics", "localhost")[1]
     wait_for_a_place(guarded)
     with connect(guarded.url("/ws/stt"), additional_headers=bearer()) as client:
         assert json.loads(client.recv()) == {"type": "ready"}

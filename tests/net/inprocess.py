@@ -52,11 +52,13 @@ class Running:
 
 
 @asynccontextmanager
-async def running(models: Path, provider: str = "vosk", **limits: Any) -> AsyncIterator[Running]:
+async def running(
+    models: Path, provider: str = "vosk", *, drain_s: float = 30.0, **limits: Any
+) -> AsyncIterator[Running]:
     """A daemon on a free port; without a model where there is none in `models`."""
     config = Config(
         provider=provider,
-        server=ServerConfig(listen=("127.0.0.1:0",)),
+        server=ServerConfig(listen=("127.0.0.1:0",), drain_s=drain_s),
         models=ModelsConfig(dir=str(models)),
         limits=replace(LimitsConfig(head_s=1.0, close_s=1.0), **limits),
     )

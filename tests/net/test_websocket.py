@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -51,10 +51,11 @@ async def test_a_peer_that_breaks_the_protocol_while_its_text_is_made() -> None:
     done = trio.Event()
 
     async def handle(websocket: WebSocket) -> None:
-        with pytest.raises(Disconnected, match="code=1002"):
+        with pytest.raises(Disconnected):
             await websocket.receive()
-        with pytest.raises(Disconnected, match="code=1002"):
+        with pytest.raises(Disconnected):
             await websocket.send("text")
+        assert websocket.closed[0] == 1002
         done.set()
 
     async with served(handle) as peer:
@@ -144,35 +145,27 @@ async def test_replay_keeps_the_rules_of_streams() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "codes"),
-    [
-        (frame(9, b"still there?"), [1000]),
-        (frame(10, b""), [1000]),
-        (frame(1, b"text"), [1000]),
-        (frame(2, bytes(99)), [1000]),
-        (frame(3, b""), [1002]),
-    ],
+    "data",
+    [frame(9, b"still there?"), frame(10, b""), frame(1, b"text"), frame(2, bytes(99)), frame(3, b"")],
     ids=["ping", "pong", "text", "audio", "nonsense"],
 )
-async def test_what_crosses_the_close_does_no_harm(
-    data: bytes, codes: list[int], caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_what_crosses_the_close_does_no_harm(data: bytes, caplog: pytest.LogCaptureFixture) -> None:
     """Clients send what they like as long as they have not read the Close frame."""
 
     found = []
 
     async def handle(websocket: WebSocket) -> None:
         await websocket.close(1000)
-        found.append(websocket.close_code)
+        found.append(websocket.closed)
 
     async with served(handle, close_s=2) as peer:
         assert (await peer.receive_some())[0] == 0x88
         await peer.send_all(data)
         await trio.testing.wait_all_tasks_blocked(0.05)
-        with suppress(trio.BrokenResourceError):  # nonsense ends it at once
+        with suppress(trio.BrokenResourceError) if data == frame(3, b"") else nullcontext():  # that ends it at once
             await peer.send_all(frame(8, b"\x03\xe8"))
             assert await peer.receive_some() == b""
-    assert found == codes
+    assert found == [(1000, "")]
     assert not caplog.records
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -89,3 +90,11 @@ class Garbled(Moody):
 
     async def transcribe(self, data: bytes | bytearray) -> str:
         return 5  # type: ignore[return-value]
+
+
+class Hanging(Moody):
+    """Does not come back for long from a call that cannot be interrupted."""
+
+    async def transcribe(self, data: bytes | bytearray) -> str:
+        await trio.to_thread.run_sync(time.sleep, float(os.environ.get("STTD_TEST_HANGS_S", "3600")))
+        return ""

@@ -308,14 +308,16 @@ def test_a11_recognizers_that_fail(speech: bytes) -> None:
                 if provider == "moody":
                     assert finals(json_events(other, bytes(32000))) == ["1.0 seconds"]
             assert failing.status()["sessions"] == 0
-    with running_daemon(
-        "/nonexistent", "--provider", "stuck", "--set", "limits.flush_s=1", PYTHONPATH=PLUGINS
-    ) as stuck:
-        with stuck.json(gate=0) as client:
+    settings = ("--set", "limits.flush_s=1", "--set", "server.drain_s=1")
+    with running_daemon("/nonexistent", "--provider", "hanging", *settings, PYTHONPATH=PLUGINS) as hanging:
+        with hanging.json(gate=0) as client:
             client.send(bytes(32000))
             client.send('{"type": "eof"}')
             events = told(client)
         assert "No progress" in events[-1]["message"]
+        assert client.close_code == 1011
+        hanging.process.send_signal(signal.SIGTERM)
+        assert hanging.process.wait(10) == 0, "a call that hangs keeps nobody from stopping"
     figure("A11", "a recognizer that raises, that returns no text, that hangs: the client is told, the others go on")
 
 

@@ -100,8 +100,8 @@ def test_fields_of_the_log_cannot_be_forged() -> None:
         logging.INFO,
         "",
         0,
-        "disconnected peer=%s reason=%r code=1000",
-        ("1.2.3.4:5", "it's peer=9.9.9.9"),
+        "disconnected peer=%s reason=%r 100%% code=%d: %s",
+        ("1.2.3.4:5", "it's peer=9.9.9.9", 1000, "x peer=6.6.6.6 code=1"),
         None,
     )
     found = json.loads(JsonFormatter("%(message)s").format(record))

@@ -95,8 +95,8 @@ class SignalDoctor:
         return found
 
     @property
-    def summary(self) -> str:
-        """The levels of the whole stream, for the log."""
+    def summary(self) -> tuple[float, float, float, float]:
+        """Of the whole stream, for the log: level in dB, offset, share at full scale, longest gap in seconds."""
         _count, mean, power, full, _zeros, gap = self._converter.levels()
         level = 10 * math.log10(power) if power else -math.inf
-        return f"level_db={level:.0f} offset={mean:.3f} full_scale={full:.4f} longest_gap_s={gap / RATE:.1f}"
+        return level, mean, full, gap / RATE

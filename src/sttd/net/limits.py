@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections import Counter, deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from sttd.config import LimitsConfig
 
-UNCOUNTED = ("127.0.0.1", "::1", "::ffff:127.0.0.1", "")
+UNCOUNTED = ("127.0.0.1", "::1", "")
 """This machine itself, where a proxy's connections come from, and local sockets."""
 
 
@@ -23,27 +24,38 @@ class Connections:
     def __init__(self, limits: LimitsConfig) -> None:
         self.limits = limits
         self.open = 0
-        self._by_address: Counter[str] = Counter()
+        self._by_machine: Counter[str] = Counter()
+        self._none_left = trio.Event()
         self._half_open: deque[tuple[str, trio.CancelScope]] = deque()
 
     @contextmanager
     def one_more(self, address: str) -> Iterator[None]:
         """Count a connection for as long as the context lasts."""
+        machine = machine_of(address)
         self.open += 1
-        self._by_address[address] += 1
+        self._by_machine[machine] += 1
         try:
             yield
         finally:
             self.open -= 1
-            self._by_address[address] -= 1
-            if not self._by_address[address]:
-                del self._by_address[address]
+            self._by_machine[machine] -= 1
+            if not self._by_machine[machine]:
+                del self._by_machine[machine]
+            if not self.open:
+                self._none_left.set()
+                self._none_left = trio.Event()
+
+    async def none_left(self) -> None:
+        """Wait until there is no connection."""
+        if self.open:
+            await self._none_left.wait()
 
     def full(self, address: str) -> str:
         """Which limit the newest connection, which counts, has passed; none: empty."""
         if self.open > self.limits.connections:
             return "connections"
-        if address not in UNCOUNTED and self._by_address[address] > self.limits.connections_per_address:
+        machine = machine_of(address)
+        if machine not in UNCOUNTED and self._by_machine[machine] > self.limits.connections_per_address:
             return "connections_per_address"
         return ""
 
@@ -55,7 +67,8 @@ class Connections:
         """
         with trio.move_on_after(self.limits.head_s) as scope:
             if len(self._half_open) >= self.limits.half_open:
-                oldest = next((one for one in self._half_open if one[0] == address), self._half_open[0])
+                machine = machine_of(address)
+                oldest = next((one for one in self._half_open if machine_of(one[0]) == machine), self._half_open[0])
                 self._half_open.remove(oldest)
                 oldest[1].cancel()
             entry = (address, scope)
@@ -65,3 +78,16 @@ class Connections:
             finally:
                 if entry in self._half_open:
                     self._half_open.remove(entry)
+
+
+def machine_of(address: str) -> str:
+    """What counts as one machine: an IPv4 address, or the /64 of an IPv6 address, of which a machine has many."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv4Address) or found.is_loopback:
+        return str(found)
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.ip_network((found, 64), strict=False))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sttd.config import LimitsConfig
 
 logger = logging.getLogger(__name__)
-ABNORMAL = 1006
+TOO_BIG, ABNORMAL = 1009, 1006
 PART_BYTES = 256_000
 """A longer audio message is received in parts: whole seconds of the documented format."""
 
@@ -156,6 +156,7 @@ class WebSocket:
         self._limits = limits
         self._receiving = trio.CancelScope()
         self._stopped = False
+        self._our_close: tuple[int, str] | None = None
         stream.when_peer_closes = lambda: self._receiving.cancel()  # noqa: PLW0108 - each receive has its own scope
 
     @property
@@ -184,7 +185,7 @@ class WebSocket:
                 try:
                     message: str | bytes = await self._connection.get_message()
                 except ConnectionClosed:
-                    raise Disconnected(self.how_it_closed()) from None
+                    raise Disconnected from None
                 self.complete = isinstance(message, str) or self._stream.frames.parts.popleft()
                 return message
         return None
@@ -195,12 +196,12 @@ class WebSocket:
             try:
                 await self._connection.send_message(message)
             except ConnectionClosed:
-                raise Disconnected(self.how_it_closed()) from None
+                raise Disconnected from None
         if scope.cancelled_caught:
             LIMITS_HIT.labels("send_s").inc()
             logger.warning("connection cut peer=%s: it took no data for %g s", self.peer, self._limits.send_s)
             await trio.aclose_forcefully(self._stream)
-            raise Disconnected(self.how_it_closed())
+            raise Disconnected
 
     async def close(self, code: int, reason: str = "") -> None:
         """Close: answer the peer's Close frame, or send one. Returns in time whatever the peer does."""
@@ -212,6 +213,8 @@ class WebSocket:
                     await self._connection.get_message()
             else:
                 self._stream.frames.closing = True
+                if self._connection.closed is None:
+                    self._our_close = code, reason
                 await self._connection.aclose(code, _shorten(reason) or None)
         if scope.cancelled_caught:
             LIMITS_HIT.labels("close_s").inc()
@@ -233,16 +236,17 @@ class WebSocket:
                 return
 
     @property
-    def close_code(self) -> int:
-        """Of the connection that is over."""
-        return ABNORMAL if self._connection.closed is None else self._connection.closed.code
-
-    def how_it_closed(self) -> str:
-        """Close code and reason, for the log."""
+    def closed(self) -> tuple[int, str]:
+        """Code and reason of the Close frame that came first, for a connection that is over."""
+        if self._our_close is not None:
+            return self._our_close
         closed = self._connection.closed
-        if closed is None:
-            return f"code={ABNORMAL}"
-        return f"code={closed.code}" + (f" reason={closed.reason!r}" if closed.reason else "")
+        return (ABNORMAL, "") if closed is None else (closed.code, closed.reason or "")
+
+    @property
+    def refused_message(self) -> bool:
+        """Whether the library has ended the connection because a message was too long."""
+        return self.closed[0] == TOO_BIG and not self._stream.peer_closing
 
 
 @asynccontextmanager

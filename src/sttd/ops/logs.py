@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 
-_FIELD = re.compile(r"\b([a-z_]+)=('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\S+)")
+_PLACE = re.compile(r"%%|(?:\b([a-z_]+)=)?(%[-#0 +]*\d*(?:\.\d+)?[sdrfgx])")
+"""A place for an argument in a message, and the key before it."""
 
 
 class JournalFormatter(logging.Formatter):
@@ -40,12 +41,21 @@ def to_journal() -> bool:
 
 
 class JsonFormatter(logging.Formatter):
-    """An object a line; what a message says as key=value is a field of its own."""
+    """An object a line; an argument that stands in its message as key=%s is a field of its own.
+
+    Only the places count that are written in the code: what is put into them may come from a client.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """One record."""
         message = super().format(record)
-        fields = {key: value.strip("'\"") for key, value in _FIELD.findall(message)}
+        places = [found for found in _PLACE.finditer(str(record.msg)) if found[2]]
+        arguments = record.args if isinstance(record.args, tuple) else ()
+        fields = {
+            place[1]: str(value) if place[2] == "%r" else place[2] % value
+            for place, value in zip(places, arguments, strict=False)
+            if place[1]
+        }
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         return json.dumps({**fields, "time": time, "level": record.levelname.lower(), "message": message})
 
