@@ -171,7 +171,7 @@ def test_a02_hostile_heads(daemon: Daemon) -> None:
 def test_a03_plain_requests(daemon: Daemon) -> None:
     times = sorted(exchange(daemon, b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")[1] for _ in range(100))
     figure("A3", f"100 GET /livez: median {1000 * times[50]:.1f} ms, slowest {1000 * times[-1]:.1f} ms (goal 100)")
-    assert times[50] < 0.1
+    assert times[-1] < 0.1
 
 
 def test_a04_half_open_connections(daemon: Daemon, speech: bytes, expected: str) -> None:
@@ -254,7 +254,7 @@ def test_a07_floods(daemon: Daemon, name: str) -> None:
         exchange(daemon, data, 5)
     used = processor_s(daemon) - before
     figure("A7", f"{name}: {used:.2f} s of processor time, over after {time.monotonic() - started:.1f} s")
-    assert used < 2
+    assert used < 1
 
 
 def test_a08_idle_sessions(daemon: Daemon) -> None:
@@ -268,7 +268,7 @@ def test_a08_idle_sessions(daemon: Daemon) -> None:
         wait_until(lambda: daemon.status()["sessions"] == 220, 20, "all of them")
         each = (resident(daemon) - before) * 1024 / 200
     figure("A8", f"{each:.0f} KiB for an idle session (goal 64)")
-    assert each < 100
+    assert each < 64
 
 
 def test_a10_stopping(models: Path, speech: bytes) -> None:
@@ -289,7 +289,7 @@ def test_a10_stopping(models: Path, speech: bytes) -> None:
         assert busy.process.wait(40) == 0
         took = time.monotonic() - started
     figure("A10", f"idle: ended after {quick:.2f} s; 6 busy sessions: {told} got their text, ended after {took:.1f} s")
-    assert quick < 1.5
+    assert quick < 1
     assert told == 6
     assert took < 30
 

@@ -56,13 +56,14 @@ def test_a08_sixteen_streams() -> None:
         f"in {more - looks}",
     )
     assert more - looks > STREAM_S
-    assert after - before <= 0.1 * (more - looks)
+    assert after - before <= 1, "the machine has other things to do too"
 
 
 @pytest.mark.parametrize(
-    ("provider", "model"), [("moody", ""), ("vosk", "vosk-small-ko"), ("faster_whisper", "tiny.en")]
+    ("provider", "model", "goal_s"), [("moody", "", 1), ("vosk", "vosk-small-ko", 10), ("faster_whisper", "tiny.en", 5)]
 )
-def test_a17_a_start(models: Path, tmp_path: Path, provider: str, model: str) -> None:
+def test_a17_a_start(models: Path, tmp_path: Path, provider: str, model: str, goal_s: float) -> None:
+    """The quickest of three. The goal for vosk, 5 s, is one for a Raspberry Pi 4, which nobody has tried."""
     times: list[float] = []
     for _round in range(3):
         path = tmp_path / f"notify{len(times)}"
@@ -80,4 +81,4 @@ def test_a17_a_start(models: Path, tmp_path: Path, provider: str, model: str) ->
                 times.append(time.monotonic() - began)
                 assert daemon.get("/readyz")[0] == 200
     figure("A17", f"{provider} {model}: READY after {', '.join(f'{took:.2f}' for took in times)} s")
-    assert min(times) < 30
+    assert min(times) < goal_s
