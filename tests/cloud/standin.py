@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ssl
 import threading
+import traceback
 from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import trio
 import trustme
+from trio_websocket import ConnectionClosed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,11 +64,10 @@ class Standin:
         try:
             secure = trio.SSLStream(stream, self.certificates.server, server_side=True, https_compatible=True)
             await self.serve(secure)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass
-        except Exception as error:
-            self.complaints.append(f"the stand-in failed: {error!r}")
-            raise
+        except* (trio.BrokenResourceError, trio.ClosedResourceError, ConnectionClosed):
+            pass  # the client may leave at any time, during the handshake too
+        except* Exception as group:
+            self.complaints.append("the stand-in failed: " + "".join(traceback.format_exception(group)))
 
     async def _run(self, started: threading.Event, stop: trio.Event) -> None:
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
