@@ -34,7 +34,7 @@ BYTES_PER_S = 192_000
 """48 kHz stereo: of formats that take more a session's buffer holds fewer seconds."""
 LEAST_BATCH_S = 0.1
 """Audio that goes into one call of the recognizer, at least, while an utterance goes on."""
-LEAST_WEIGHT = 0.005
+LEAST_WEIGHT, REOPEN_WEIGHT = 0.005, 1.0
 """Seconds that anything in a queue counts for at least, so that messages without audio are bounded too."""
 
 
@@ -173,7 +173,7 @@ class Feeder:
 
     async def _put_mark(self, mark: MessageDone | Reopen | End, *, urgent: bool = True) -> None:
         self.unanswered = False
-        await self.work.put(mark, urgent=urgent)
+        await self.work.put(mark, weight=REOPEN_WEIGHT if isinstance(mark, Reopen) else None, urgent=urgent)
 
     async def _put_work(self, segments: Sequence[Segment]) -> None:
         for segment in segments:

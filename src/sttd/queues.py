@@ -45,7 +45,7 @@ class _Item(NamedTuple, Generic[T]):
 
 
 class SecondsQueue(Generic[T]):
-    """A queue whose items weigh the seconds of their audio, or `least_weight`. One task puts, one takes.
+    """A queue whose items weigh the seconds of their audio, or at least `least_weight`. One task puts, one takes.
 
     It is full from `capacity` seconds or `capacity_bytes` on, unless the item's bytes still go into `memory`; an item
     may be larger than that and goes in alone. Items that are not urgent are taken once `batch` seconds of them
@@ -82,12 +82,17 @@ class SecondsQueue(Generic[T]):
     def _due(self) -> bool:
         return bool(self._items) and (self._urgent > 0 or self._blocked or self._weight >= self._batch)
 
-    async def put(self, item: T, audio_s: float = 0.0, *, urgent: bool = True, size: int = 0) -> None:
+    async def put(
+        self, item: T, audio_s: float = 0.0, *, weight: float | None = None, urgent: bool = True, size: int = 0
+    ) -> None:
         """Add an item of `size` bytes, when there is room for it. A checkpoint only where there is none.
+
+        What has a `weight` of 0 always has room.
 
         (Each round of the event loop costs more than all that the session does with 20 ms of audio.)
         """
-        weight = max(audio_s, self._least_weight)
+        if weight is None:
+            weight = max(audio_s, self._least_weight)
         borrowed, waited = 0, False
         while weight and self._items and not self._fits(weight, size):
             if size and self._memory.take(size):
@@ -130,7 +135,7 @@ class SecondsQueue(Generic[T]):
         self._memory.give(taken.borrowed)
         self._urgent -= taken.urgent
         self._weight = self._weight - taken.weight if self._items else 0.0
-        self.seconds = self.seconds - taken.audio_s if self._items else 0.0
+        self.seconds = max(0.0, self.seconds - taken.audio_s) if self._items else 0.0
         self._wake()
         return taken.item
 

@@ -185,7 +185,7 @@ class Daemon:
         self.sessions.add(session)
         try:
             if self._stop.is_set():
-                session.drain()
+                session.drain(self.config.server.drain_s)
             await session.run()
         finally:
             self.sessions.remove(session)
@@ -213,7 +213,7 @@ class Daemon:
 
     async def _finish(self) -> None:
         for session in self.sessions:
-            session.drain()
+            session.drain(self.config.server.drain_s)
         with trio.move_on_after(self.config.server.drain_s):
             # Also for those that have not said yet what they want, `limits.head_s` at most.
             await self._front_door.connections.none_left()

@@ -76,12 +76,13 @@ class Session:
         options, buffer_s = config.session_options(), config.limits.buffer_s
         self._feeder = Feeder(options, provider, websocket, self._outbox, self._times, ahead, buffer_s)
         self._commands, self._work = self._feeder.commands, self._feeder.work
+        self._patience = config.limits.flush_s
         self._progress = 0.0
         self._close = (NORMAL, "")
         self._ready = trio.Event()
         self._started = trio.current_time()
         self._waits_from = math.inf  # for a message
-        self._ending = False
+        self._ending = self._over = False
         self._format = options  # of the audio that comes; the feeder may still be at older audio
         self._received_s = 0.0
         self._finals = 0
@@ -89,17 +90,18 @@ class Session:
 
     @property
     def lag(self) -> float:
-        """Seconds of audio that have come and are not decoded."""
-        return self._feeder.seconds
+        """Seconds of audio that have come and are not decoded; none once it is closed and waits for a call only."""
+        return 0.0 if self._over else self._feeder.seconds
 
     @property
     def live(self) -> bool:
         """Whether the client sends audio no faster than it is spoken."""
         return self._received_s <= LIVE * (trio.current_time() - self._started) + LIVE_AHEAD_S
 
-    def drain(self) -> None:
-        """Read no more, flush, say what is left, and close."""
+    def drain(self, within_s: float) -> None:
+        """Read no more, flush, say what is left, and close, all in so many seconds."""
         self._ending = True
+        self._patience = min(self._patience, 0.9 * within_s)
         self._close = (GOING_AWAY, "sttd is stopping")
         self._websocket.stop_receiving()
 
@@ -112,13 +114,16 @@ class Session:
         try:
             async with trio.open_nursery() as recognizing:
                 recognizing.start_soon(self._recognize)
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._read)
-                    nursery.start_soon(self._keep_limits)
-                    await self._send()
-                    nursery.cancel_scope.cancel()
-                # Before the recognizer is left: a call into it that hangs cannot be cancelled.
-                await self._websocket.close(*self._close)
+                try:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._read)
+                        nursery.start_soon(self._keep_limits)
+                        await self._send()
+                        nursery.cancel_scope.cancel()
+                    # Before the recognizer is left: a call into it that hangs cannot be cancelled.
+                    await self._websocket.close(*self._close)
+                finally:
+                    self._over = True
                 recognizing.cancel_scope.cancel()
         except* Disconnected:
             pass
@@ -170,12 +175,12 @@ class Session:
         """Reader: messages to commands, until the client or the daemon wants to end; then see that the end comes."""
         await self._read_commands()
         self._ending = True
-        await self._commands.put((EndOfStream(), trio.current_time()))
+        await self._commands.put((EndOfStream(), trio.current_time()), weight=0)
         await self._ready.wait()
-        patience = self._config.limits.flush_s
         self._progress = trio.current_time()
-        while (idle := trio.current_time() - self._progress) < patience:  # noqa: ASYNC110 - a moving deadline
-            await trio.sleep(patience - idle)
+        while (idle := trio.current_time() - self._progress) < self._patience:  # noqa: ASYNC110 - a moving deadline
+            await trio.sleep(min(self._patience - idle, 1.0))
+        patience = self._patience
         LIMITS_HIT.labels("flush_s").inc()
         logger.warning("session cut peer=%s: no progress in recognition for %g s", self._websocket.peer, patience)
         said = f"No progress in recognition for {patience:g} s"
@@ -283,6 +288,7 @@ class Session:
             self._end(INTERNAL, "the model does not load", str(error), Problem.MODEL)
             return False
         except OptionError as error:
+            self._feeder.options = self._config.session_options()
             logger.warning("unusable query peer=%s: %s", self._websocket.peer, error)
             self._end(POLICY, str(error), str(error), Problem.OPTION)
             return False

@@ -182,6 +182,7 @@ def test_metrics(guarded: Daemon, beckett: Clip) -> None:
         assert json.loads(client.recv()) == {"type": "ready"}
         during = metrics(guarded)
         json_events(client, at_16k_mono(beckett))
+    wait_until(lambda: guarded.status()["sessions"] == 0, 10, "the session to end")
     found = metrics(guarded)
     grown = {name: value - before.get(name, 0) for name, value in found.items()}
     labels, provider = '{protocol="json",provider="faster_whisper"}', '{provider="faster_whisper"}'

@@ -106,10 +106,13 @@ async def test_a_call_that_hangs_ends_its_session_with_a_close(tmp_path: Path) -
     async with counted("flush_s"), running(tmp_path, "hanging", flush_s=0.5) as server:
         async with client(server, "ungated") as talker:
             started = trio.current_time()
-            await talker.send_message(bytes(3200))
+            for _second in range(30):  # more than the queues hold
+                await talker.send_message(bytes(32000))
+                await talker.send_message('{"type": "flush"}')
             await talker.send_message('{"type": "eof"}')
             events, code, _reason = await told(talker)
         assert (events[-1]["code"], events[-1]["fatal"], code) == ("stalled", True, 1011)
+        assert server.daemon._lag() == 0, "who is gone keeps nobody out"
         assert trio.current_time() - started < HANGS_S
         assert server.daemon.sessions, "the call goes on"
 
@@ -158,6 +161,16 @@ async def test_a_stop_that_takes_too_long(tmp_path: Path) -> None:
         await end(peer)
 
 
+async def test_a_call_that_hangs_while_the_daemon_stops(tmp_path: Path) -> None:
+    async with running(tmp_path, "hanging", drain_s=1.0) as server, client(server, "ungated") as talker:
+        await talker.send_message(bytes(3200))
+        await talker.send_message('{"type": "flush"}')
+        await trio.sleep(0.2)
+        server.daemon.drain()
+        events, code, _reason = await told(talker)
+        assert (events[-1]["code"], code) == ("stalled", 1011)
+
+
 async def test_who_was_let_in_is_answered_when_the_daemon_stops(tmp_path: Path) -> None:
     async with running(tmp_path, "moody") as server, await server.connect() as slow, await server.connect() as talker:
         await slow.send_all(LIVEZ[:10])
@@ -190,7 +203,7 @@ async def test_a_session_without_a_model_is_told_why_it_ends(tmp_path: Path) -> 
         ("::ffff:127.0.0.1", "127.0.0.1"),
         ("::1", "::1"),
         ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("fe80::1%eth0", "fe80::/64"),
+        ("fe80::1%eth0", "fe80::1%eth0"),
         ("", ""),
         ("?", "?"),
     ],

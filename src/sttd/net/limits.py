@@ -86,8 +86,8 @@ def machine_of(address: str) -> str:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return address
-    if isinstance(found, ipaddress.IPv4Address) or found.is_loopback:
-        return str(found)
-    if found.ipv4_mapped is not None:
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
         return str(found.ipv4_mapped)
+    if found.version == 4 or found.is_loopback or found.is_link_local:
+        return address
     return str(ipaddress.ip_network((found, 64), strict=False))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 
-_PLACE = re.compile(r"%%|(?:\b([a-z_]+)=)?(%[-#0 +]*\d*(?:\.\d+)?[sdrfgx])")
+_PLACE = re.compile(r"%%|(?:\b([a-z_]+)=)?(%[-#0 +]*\d*(?:\.\d+)?[a-zA-Z])")
 """A place for an argument in a message, and the key before it."""
 
 
@@ -52,7 +52,7 @@ class JsonFormatter(logging.Formatter):
         places = [found for found in _PLACE.finditer(str(record.msg)) if found[2]]
         arguments = record.args if isinstance(record.args, tuple) else ()
         fields = {
-            place[1]: str(value) if place[2] == "%r" else place[2] % value
+            place[1]: str(value) if place[2] == "%r" else place[2] % (value,)
             for place, value in zip(places, arguments, strict=False)
             if place[1]
         }
