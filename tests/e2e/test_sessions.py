@@ -304,7 +304,7 @@ def test_drain_is_bounded(models: Path, two_cities: Clip) -> None:
         time.sleep(0.5)
         daemon.process.send_signal(signal.SIGTERM)
         assert daemon.process.wait(8) == 0
-        assert "cut off" in daemon.log()
+        assert "cut off" in daemon.log() or "recognition took too long" in daemon.log()
 
 
 @pytest.fixture(scope="module")
