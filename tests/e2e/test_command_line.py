@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
 import pytest
+from websockets.sync.server import ServerConnection, serve
 
 from tests.support import ROOT, Clip, Daemon, at_16k_mono, environment, running_daemon
 
@@ -130,6 +133,21 @@ def test_transcribe_says_what_went_wrong(whisper: Daemon, path: str, message: st
     assert done.returncode == 70
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_transcribe_says_that_it_was_cut() -> None:
+    def vanish(connection: ServerConnection) -> None:
+        connection.recv()
+        connection.socket.shutdown(socket.SHUT_RDWR)
+
+    with serve(vanish, "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        done = sttd("transcribe", "--url", f"ws://127.0.0.1:{server.socket.getsockname()[1]}/ws/stt")
+        server.shutdown()
+        thread.join()
+    assert done.returncode == 70
+    assert "the connection to the daemon was cut" in done.stderr
 
 
 def test_listening_comes_before_loading_and_takes_little_time(models: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 import trio.testing
+from wsproto.utilities import LocalProtocolError
 
 from sttd.access import Access
 from sttd.config import AccessConfig, LimitsConfig
@@ -77,6 +78,19 @@ async def test_a_peer_that_answers_pings_stays() -> None:
         while (answer := await peer.receive_some())[0] == 0x89:
             pass
         assert answer[0] == 0x88
+
+
+async def test_a_peer_that_does_not_read_is_cut_though_nothing_is_received() -> None:
+    done = trio.Event()
+
+    async def handle(websocket: WebSocket) -> None:
+        with suppress(Disconnected):
+            while True:
+                await websocket.send("x" * 100_000)
+        done.set()
+
+    async with served(handle, send_s=0.2):
+        await done.wait()
 
 
 async def test_a_pause_ends_when_no_more_is_to_be_received() -> None:
@@ -186,3 +200,28 @@ async def test_a_ping_of_which_half_had_come_before_the_close(caplog: pytest.Log
         with suppress(trio.BrokenResourceError):
             assert await peer.receive_some() == b""
     assert not caplog.records
+
+
+async def test_a_close_after_the_peer_has_broken_the_protocol() -> None:
+    found = []
+
+    async def handle(websocket: WebSocket) -> None:
+        with pytest.raises(Disconnected):
+            await websocket.receive()
+        await websocket.close(1000)
+        found.append(websocket.closed[0])
+
+    async with served(handle) as peer:
+        await peer.send_all(frame(3, b""))
+        while await peer.receive_some():
+            pass
+    assert found == [1002]
+
+
+async def test_a_fault_that_looks_like_one_after_the_close(caplog: pytest.LogCaptureFixture) -> None:
+    async def handle(_websocket: WebSocket) -> None:
+        raise LocalProtocolError("ours")
+
+    async with served(handle) as peer:
+        assert await peer.receive_some() == b""
+    assert "a connection ended by a fault in sttd" in caplog.text

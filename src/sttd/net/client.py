@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 PIECE_S = 0.1
+ABNORMAL = 1006
 
 
 class Recording:
@@ -72,7 +73,7 @@ async def _show_events(websocket: WebSocketConnection, show: Callable[[str, str]
         try:
             event = dict(json.loads(await websocket.get_message()))
         except ConnectionClosed as closed:
-            if closed.reason is None:
+            if closed.reason is None or closed.reason.code == ABNORMAL:
                 raise RecognitionError("the connection to the daemon was cut") from None
             if closed.reason.code != 1000:
                 how = f"{closed.reason.code} {closed.reason.reason or ''}"

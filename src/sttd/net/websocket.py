@@ -278,8 +278,9 @@ async def accept(
         try:
             yield websocket
         finally:
+            with trio.CancelScope(shield=True):  # else Cancelled would take the place of a fault
+                await trio.aclose_forcefully(held)
             nursery.cancel_scope.cancel()
-            await trio.aclose_forcefully(held)
 
 
 @asynccontextmanager
