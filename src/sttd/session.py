@@ -180,10 +180,9 @@ class Session:
         self._progress = trio.current_time()
         while (idle := trio.current_time() - self._progress) < self._patience:  # noqa: ASYNC110 - a moving deadline
             await trio.sleep(min(self._patience - idle, 1.0))
-        patience = self._patience
         LIMITS_HIT.labels("flush_s").inc()
-        logger.warning("session cut peer=%s: no progress in recognition for %g s", self._websocket.peer, patience)
-        said = f"No progress in recognition for {patience:g} s"
+        logger.warning("session cut peer=%s: no progress in recognition for %.3g s", self._websocket.peer, idle)
+        said = f"No progress in recognition for {idle:.3g} s"
         self._end(INTERNAL, "recognition took too long", said, Problem.STALLED)
 
     async def _read_commands(self) -> None:

@@ -65,13 +65,13 @@ class Connections:
 
         So who only opens connections does not keep out who wants something: the oldest of the same address goes first.
         """
+        machine = machine_of(address)
         with trio.move_on_after(self.limits.head_s) as scope:
             if len(self._half_open) >= self.limits.half_open:
-                machine = machine_of(address)
-                oldest = next((one for one in self._half_open if machine_of(one[0]) == machine), self._half_open[0])
+                oldest = next((one for one in self._half_open if one[0] == machine), self._half_open[0])
                 self._half_open.remove(oldest)
                 oldest[1].cancel()
-            entry = (address, scope)
+            entry = (machine, scope)
             self._half_open.append(entry)
             try:
                 yield scope
