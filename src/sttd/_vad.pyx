@@ -22,6 +22,9 @@ DEF LONGEST_LAG = 125
 DEF INPUTS = 60  # 2 * BANDS + LAGS
 DEF QUIETEST = 4 * 4 * FRAME  # energy of a frame of s16 below which nothing is heard: 4 steps r.m.s.
 DEF SETTLING = 16  # quiet frames that the network still sees, so that it rests in silence
+DEF CALM = 100  # frames without speech after which the network goes back to RESTED: it was trained on short stretches
+DEF RESTED = 25  # frames without speech after which its state is kept
+DEF CALM_BELOW = 0.3  # probability of such a frame
 
 cdef extern from "_vad_weights.h":
     enum:
@@ -311,13 +314,15 @@ cdef class VoiceGate:
     cdef readonly float probability
     cdef double threshold
     cdef bint open, seen
-    cdef int quiet
+    cdef int quiet, calm
     cdef int64_t energy
     cdef float[WINDOW] window
     cdef float[BANDS] floor
     cdef float[INPUTS] inputs
     cdef float[HIDDEN] first
     cdef float[HIDDEN] second
+    cdef float[HIDDEN] rested_first
+    cdef float[HIDDEN] rested_second
 
     def __cinit__(self, double threshold=0.8):
         if not 0 < threshold < 1:
@@ -328,10 +333,11 @@ cdef class VoiceGate:
     cdef void _rewind(self) noexcept:
         self.probability = 0.0
         self.open = False
-        self.seen = False
         self.quiet = 0
         self.energy = 0
         memset(self.window, 0, sizeof(self.window))
+        self.seen = False
+        self.calm = 0
         memset(self.first, 0, sizeof(self.first))
         memset(self.second, 0, sizeof(self.second))
 
@@ -371,7 +377,19 @@ cdef class VoiceGate:
         else:
             self._describe()
             self._think()
+            self._rest()
         self.open = self.probability > (self.threshold * 0.5 if self.open else self.threshold)
+
+    cdef void _rest(self) noexcept nogil:
+        """Keep the state of the network as half a second of quiet leaves it, however long the quiet lasts."""
+        self.calm = self.calm + 1 if self.probability < CALM_BELOW else 0
+        if self.calm == RESTED:
+            memcpy(self.rested_first, self.first, sizeof(self.first))
+            memcpy(self.rested_second, self.second, sizeof(self.second))
+        elif self.calm >= CALM:
+            memcpy(self.first, self.rested_first, sizeof(self.first))
+            memcpy(self.second, self.rested_second, sizeof(self.second))
+            self.calm = RESTED
 
     cdef void _take(self, const void* frame) noexcept nogil:
         memmove(self.window, self.window + FRAME, (WINDOW - FRAME) * sizeof(float))

@@ -12,6 +12,8 @@ from tests.pcm import reference
 from tests.support import Clip, at_16k_mono, shared_clips
 
 FRAME_BYTES = 640
+WORDS = (1400, 5300, 7000, 8800, 9400, 11200, 13500, 15100, 17500, 18400, 21300)
+"""Milliseconds into two_cities.wav from which 400 hold speech."""
 
 
 def frames(pcm: bytes) -> list[bytes]:
@@ -68,6 +70,33 @@ def test_speech_after_long_silence_is_heard_at_once(two_cities: Clip) -> None:
     fresh = decisions(pcm)
     later = decisions(bytes(32000 * 60) + pcm)[60 * 50 :]
     assert np.mean(np.array(fresh) == np.array(later)) > 0.95
+
+
+def loud(pcm: bytes) -> bytes:
+    """With its peak at half of full scale."""
+    samples = np.frombuffer(pcm, np.int16).astype(float)
+    return np.rint(samples * 16384 / np.abs(samples).max()).astype(np.int16).tobytes()
+
+
+def hum(level: float, seconds: float) -> bytes:
+    tone = 1.4 * level * np.sin(2 * np.pi * 50 * np.arange(int(16000 * seconds)) / 16000)
+    return mixed(tone.astype(np.int16).tobytes(), noise(2, seconds))
+
+
+@pytest.mark.parametrize("lead", [0.5, 10, 120])
+@pytest.mark.parametrize("kind", ["hiss of 5", "hiss of 20", "hiss of 100", "hum", "silence"])
+def test_a_word_is_heard_after_any_time_of_quiet(kind: str, lead: float, two_cities: Clip) -> None:
+    levels = {"hiss of 5": 5, "hiss of 20": 20, "hiss of 100": 100, "silence": 0}
+    quiet = hum(50, lead + 2) if kind == "hum" else noise(levels[kind], lead + 2)
+    missed = []
+    for start in WORDS:
+        word = loud(at_16k_mono(two_cities)[start * 32 : (start + 400) * 32])
+        begins = int(lead * 50) * FRAME_BYTES
+        over = mixed(word, quiet[begins:])
+        pcm = quiet[:begins] + over + quiet[begins + len(over) :]
+        if not any(decisions(pcm)[int(lead * 50) :]):
+            missed.append(start)
+    assert not missed, "milliseconds at which the words begin that were not heard"
 
 
 def test_every_recorded_utterance_is_heard() -> None:

