@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sttd.ops.sockets import Listener
     from sttd.server import Daemon
 
+logger = logging.getLogger(__name__)
 USAGE, INTERRUPTED = 64, 130
 LEAVE_S = 2.0
 """After all is said, for tasks to end."""
@@ -117,7 +118,8 @@ def _load(arguments: argparse.Namespace) -> Loaded:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    config = _load(arguments).config
+    loaded = _load(arguments)
+    config = loaded.config
     from sttd.models.store import wanted
     from sttd.ops import logs
 
@@ -126,6 +128,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     local = local_config(config)
     entry = wanted(local) if local else None
     logs.set_up(config.log)
+    for warning in loaded.warnings:
+        logger.warning("%s", warning)
 
     import trio
 
@@ -203,6 +207,8 @@ def _check_config(arguments: argparse.Namespace) -> int:
         wanted(local)
     for key, found in settings_of(Config).items():
         print(f"{key} = {_toml(value_of(loaded.config, key))}  # {loaded.origins[key]}; {found.help}")
+    for warning in loaded.warnings:
+        print(f"sttd: {warning}", file=sys.stderr)
     return 0
 
 

@@ -153,7 +153,7 @@ def build(cls: type[T], values: Mapping[str, object], prefix: str = "") -> T:
 def read_toml(path: Path) -> Iterator[tuple[str, object, str]]:
     """(key, value, origin) of all that a file sets; ConfigError where it cannot be read."""
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
+        table = tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

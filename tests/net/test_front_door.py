@@ -102,7 +102,12 @@ async def test_hostile_heads_are_answered_or_closed_in_time_and_stop_nothing(tmp
         ("HEAD /livez", b"200"),
         ("GET /readyz", b"503"),
         ("GET /", b"404"),
-        ("GET /api/v1/ws", b"404"),
+        ("GET /api/v1/ws", b"426"),
+        ("GET http://sttd.example:8000/livez", b"200"),
+        ("GET HTTPS://sttd.example/livez?x=1", b"200"),
+        ("GET http://sttd.example", b"404"),
+        ("GET http://sttd.example?x", b"404"),
+        ("GET http://sttd.example/ws/stt?x=1", b"426"),
         ("POST /anything", b"404"),
         ("DELETE /livez", b"405"),
     ],
@@ -115,6 +120,35 @@ async def test_plain_requests(tmp_path: Path, request_line: str, status: bytes) 
         assert b"Connection: close" in head
         assert bool(body) != request_line.startswith("HEAD")
         await server.settle()
+
+
+@pytest.mark.parametrize(
+    "upgrade",
+    [
+        b"Upgrade: websocket\r\n",
+        b"Upgrade: websocket, h2c\r\n",
+        b"Upgrade: h2c,WebSocket\r\n",
+        b"Upgrade: websocket\r\nUpgrade: websocket\r\n",
+        b"Upgrade: h2c\r\nUpgrade: websocket\r\n",
+    ],
+)
+@pytest.mark.parametrize("target", [b"/ws/stt", b"http://sttd.example:8000/ws/stt"])
+async def test_an_upgrade_may_be_one_of_several_and_in_absolute_form(
+    tmp_path: Path, upgrade: bytes, target: bytes
+) -> None:
+    async with running(tmp_path) as server:
+        head = UPGRADE.replace(b"Upgrade: websocket\r\n", upgrade).replace(b"/ws/stt", target)
+        assert upgrade in head
+        assert (await server.exchange(head + b"\r\n" + frame(8, b""))).startswith(b"HTTP/1.1 101")
+
+
+async def test_a_proxy_that_drops_the_upgrade_is_told_apart(tmp_path: Path) -> None:
+    async with running(tmp_path) as server:
+        answer = await server.exchange(UPGRADE.replace(b"Upgrade: websocket\r\n", b"") + b"\r\n")
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert head.split()[1] == b"426"
+        assert b"\r\nupgrade: websocket" in head.lower()
+        assert b"proxy" in body
 
 
 async def test_answer_and_task_of_a_plain_request_are_quick(tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ import pytest
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
+from sttd.config import LimitsConfig
 from sttd.metrics import REGISTRY
+from sttd.net.limits import GRACE_S, Connections
 from tests.net.inprocess import Running, running
 from tests.net.test_front_door import UPGRADE
 from tests.support import ROOT
@@ -154,7 +156,9 @@ async def test_one_address_does_not_take_all_connections(tmp_path: Path) -> None
 
 async def test_who_only_connects_makes_room_for_who_wants_something(tmp_path: Path) -> None:
     async with counted("half_open"), running(tmp_path, half_open=3, head_s=30.0) as server:
-        silent = [await server.connect() for _ in range(5)]
+        silent = [await server.connect() for _ in range(3)]
+        await trio.sleep(GRACE_S + 0.1)
+        silent += [await server.connect() for _ in range(2)]
         for first in silent[:2]:
             with trio.fail_after(2):
                 assert await first.receive_some() == b""
@@ -169,7 +173,10 @@ async def test_who_only_connects_makes_room_for_who_wants_something(tmp_path: Pa
 async def test_a_crowd_from_one_address_makes_room_itself(tmp_path: Path) -> None:
     async with running(tmp_path, half_open=3, head_s=30.0) as server:
         oldest = await server.connect()
-        crowd = [await trio.open_tcp_stream(server.host, server.port, local_address="127.0.0.7") for _ in range(4)]
+        crowd: list[trio.SocketStream] = []
+        for _wave in range(2):
+            crowd += [await trio.open_tcp_stream(server.host, server.port, local_address="127.0.0.7") for _ in range(2)]
+            await trio.sleep(GRACE_S + 0.1)
         for first in crowd[:2]:
             with trio.fail_after(2):
                 assert await first.receive_some() == b""
@@ -178,6 +185,38 @@ async def test_a_crowd_from_one_address_makes_room_itself(tmp_path: Path) -> Non
         assert scope.cancelled_caught, "it came first, but from elsewhere"
         for stream in (oldest, *crowd):
             await stream.aclose()
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.3])
+async def test_a_burst_of_clients_is_served_whole(tmp_path: Path, delay_s: float) -> None:
+    """As after a restart: all connect at once, and the last one before the first one has been read."""
+    async with running(tmp_path, connections=40, half_open=2) as server:
+        streams = [await server.connect() for _ in range(40)]
+        await trio.sleep(delay_s)
+        for stream in streams:
+            await stream.send_all(LIVEZ)
+        for stream in streams:
+            async with stream:
+                with trio.fail_after(5):
+                    assert (await stream.receive_some()).startswith(b"HTTP/1.1 200")
+
+
+async def test_what_was_sent_and_is_not_read_yet_is_no_silence(tmp_path: Path) -> None:
+    """sttd was busy with something else while the clients spoke."""
+    limits = LimitsConfig(half_open=1)
+    connections, answered = Connections(limits), []
+
+    async def one(unread: bool) -> None:
+        with connections.half_open("10.0.0.1", lambda: unread) as deadline:
+            await trio.sleep(GRACE_S + 1)
+        answered.append(not deadline.cancelled_caught)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one, True)
+        nursery.start_soon(one, False)
+        await trio.sleep(GRACE_S + 0.1)
+        nursery.start_soon(one, False)
+    assert sorted(answered) == [False, True, True]
 
 
 async def test_heads(tmp_path: Path) -> None:

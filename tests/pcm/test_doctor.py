@@ -50,6 +50,17 @@ def test_a_wav_file_with_its_header(two_cities: Clip) -> None:
     assert any("WAV" in finding for finding in findings(two_cities.path.read_bytes(), sample_rate=48000))
 
 
+@pytest.mark.parametrize("magic", sorted(CONTAINERS))
+def test_a_file_is_known_at_the_start_of_a_stream_alone(magic: bytes) -> None:
+    """The same four bytes in mid-stream are samples."""
+    doctor = Pipeline(SessionOptions()).doctor
+    assert doctor.look(b"") == []
+    assert doctor.look(magic + bytes(100))
+    assert doctor.look(magic + bytes(100)) == []
+    doctor.flushed()
+    assert doctor.look(magic + bytes(100))
+
+
 def test_without_numpy_the_levels_are_still_seen(two_cities: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
     data = (samples(two_cities)[: 16000 * 10] / 32768).astype("<f4").tobytes()
     monkeypatch.setitem(sys.modules, "sttd.audio.misread", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,7 @@ def test_a_wrong_file_is_named_with_what_is_allowed(tmp_path: Path, text: str, p
     ("environment", "parts"),
     [
         ({"STTD_PROVIDR": "vosk"}, ["STTD_PROVIDR", "did you mean STTD_PROVIDER"]),
+        ({"STTD_ENDPOINTS__GATE": "off"}, ["STTD_ENDPOINTS__GATE", "did you mean STTD_ENDPOINT__GATE"]),
         ({"STT_PROVIDER": "x"}, ["environment STT_PROVIDER", "Unsupported STT provider: x"]),
         ({"STTD_SERVER__DRAIN_S": "soon"}, ["environment STTD_SERVER__DRAIN_S", "from 0 to 3600"]),
     ],
@@ -144,3 +146,34 @@ def test_settings_behind_a_closed_door_are_not_passed_over(monkeypatch: pytest.M
     monkeypatch.setattr(Path, "exists", closed)
     with pytest.raises(ConfigError, match=r"sttd\.toml: cannot be read: Permission denied"):
         load({}, {})
+
+
+def test_variables_of_others_are_passed_over_with_a_warning() -> None:
+    """A Kubernetes Service, or a docker link, that is named sttd puts them into every container."""
+    others = {
+        "STTD_PORT": "tcp://10.0.0.7:8000",
+        "STTD_PORT_8000_TCP": "tcp://10.0.0.7:8000",
+        "STTD_PORT_8000_TCP_ADDR": "10.0.0.7",
+        "STTD_SERVICE_HOST": "10.0.0.7",
+        "STTD_SERVICE_PORT_PLAIN": "8000",
+        "STTD_NAME": "/app/sttd",
+        "STTD_ENV_STTD_MODELS__DIR": "/models",
+        "STTD_IMAGE": "x",
+    }
+    loaded = load({}, others | {"STTD_LANGUAGE": "it"})
+    assert loaded.config.language == "it"
+    [warning] = loaded.warnings
+    assert all(name in warning for name in others)
+    assert load({}, {"STTD_LANGUAGE": "it"}).warnings == ()
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    file = tmp_path / "sttd.toml"
+    file.write_bytes(b"\xef\xbb\xbf" + b'provider = "vosk"\n')
+    assert load({}, {}, file).config.provider == "vosk"
+
+
+def test_phrases_are_composed() -> None:
+    decomposed = unicodedata.normalize("NFD", "감사 합니다")
+    assert apply_options(SessionOptions(), {"phrases": [decomposed]}).phrases == ("감사 합니다",)
+    assert apply_options(SessionOptions(), {"phrases": decomposed}).phrases == ("감사 합니다",)

@@ -46,6 +46,7 @@ class SignalDoctor:
         self._looks = LOOKS
         self._seen = bytearray()
         self._position = 0
+        self._fresh = True
 
     @property
     def due(self) -> bool:
@@ -55,13 +56,18 @@ class SignalDoctor:
     def look(self, data: bytes | memoryview) -> list[str]:
         """Findings about the next of the client's messages, and about all before it."""
         found = []
-        if bytes(data[:4]).startswith(tuple(CONTAINERS)):
+        if self._fresh and bytes(data[:4]).startswith(tuple(CONTAINERS)):
             what = next(what for start, what in CONTAINERS.items() if bytes(data[:4]).startswith(start))
             found.append(f"this looks like {what}: send the samples alone, without a header, or decode it first")
         if self._looks and self._options.encoding == "pcm_s16le":
             self._gather(bytes(data))
         self._position += len(data)
+        self._fresh = self._fresh and not data
         return found + self._levels()
+
+    def flushed(self) -> None:
+        """What follows is a new recording, which may be a file."""
+        self._fresh = True
 
     def examine(self) -> list[str]:
         """Findings about the bytes that were gathered. Takes some milliseconds, more on a Pi: call it in a thread."""

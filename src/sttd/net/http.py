@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import fcntl
 import json
 import logging
+import termios
+from array import array
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -32,6 +36,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 LINGER_S = 1.0
 UNKNOWN = "?"
+NO_UPGRADE = (
+    "This is the address of a WebSocket, and the request has no header `Upgrade: websocket`. "
+    "If there is a proxy in between, it must pass the headers Upgrade and Connection on."
+)
 PRIVATE = ("/metrics",)
 """What is answered to those only who may open a session."""
 
@@ -57,7 +65,7 @@ class Request:
     @property
     def is_upgrade(self) -> bool:
         """Whether it asks for a WebSocket."""
-        return self.headers.get("upgrade", "").strip().lower() == "websocket"
+        return "websocket" in (token.strip().lower() for token in self.headers.get("upgrade", "").split(","))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +148,7 @@ class FrontDoor:
         talk: trio.abc.Stream = stream
         http = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head_bytes)
         request, grant = None, None
-        with self.connections.half_open(address) as deadline:
+        with self.connections.half_open(address, partial(_has_unread, stream)) as deadline:
             try:
                 if limit := self.connections.full(address):
                     LIMITS_HIT.labels(limit).inc()
@@ -153,6 +161,8 @@ class FrontDoor:
                 access = self.house.access
                 if request.is_upgrade and not plain_only:
                     head, grant = self._upgrade_head(request, access, local=local)
+                elif request.path in self._routes and not plain_only:
+                    raise BadRequest(HTTPStatus.UPGRADE_REQUIRED, NO_UPGRADE, {"Upgrade": "websocket"})
                 elif request.path in PRIVATE:
                     access.admit_plain(request.headers, local=local)
             except BadRequest as bad:
@@ -193,7 +203,7 @@ class FrontDoor:
                 for raw_name, raw_value in event.headers:
                     name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
                     headers[name] = f"{headers[name]}, {value}" if name in headers else value
-                return Request(event.method.decode("ascii"), event.target.decode("ascii"), headers)
+                return Request(event.method.decode("ascii"), _origin_form(event.target.decode("ascii")), headers)
             if event is not h11.NEED_DATA:
                 raise trio.BrokenResourceError("the peer closed before it sent a request")
             http.receive_data(bytes(await stream.receive_some()))
@@ -211,7 +221,7 @@ class FrontDoor:
             raise BadRequest(
                 HTTPStatus.UPGRADE_REQUIRED,
                 "Only WebSocket version 13 is spoken.",
-                {"Sec-WebSocket-Version": "13"},
+                {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"},
             )
         if "transfer-encoding" in headers or headers.get("content-length", "0").strip() != "0":
             raise BadRequest(HTTPStatus.BAD_REQUEST, "An upgrade has no body.")
@@ -238,6 +248,15 @@ class FrontDoor:
         head = h11.Connection(h11.CLIENT).send(h11.Request(method="GET", target=request.path, headers=clean))
         assert head is not None
         return head, grant
+
+
+def _origin_form(target: str) -> str:
+    """Path and query of a request target, which may be in absolute form (RFC 9112, 3.2.2)."""
+    scheme, separator, rest = target.partition("://")
+    if not separator or scheme.lower() not in ("http", "https"):
+        return target
+    path = rest[len(rest.split("/", 1)[0].split("?", 1)[0]) :]
+    return path if path.startswith("/") else f"/{path}"
 
 
 def _count_refusal(peer: str, reason: str) -> None:
@@ -276,6 +295,16 @@ async def _answer(http: h11.Connection, stream: trio.abc.Stream, response: Respo
     with trio.move_on_after(LINGER_S):
         while await bottom.receive_some():
             pass
+
+
+def _has_unread(stream: trio.SocketStream) -> bool:
+    """Whether the peer has sent something that was not read yet."""
+    waiting = array("i", [0])
+    try:
+        fcntl.ioctl(stream.socket.fileno(), termios.FIONREAD, waiting)
+    except OSError:
+        return False
+    return waiting[0] > 0
 
 
 def _peer(stream: trio.SocketStream) -> tuple[str, str]:

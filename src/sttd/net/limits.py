@@ -5,17 +5,30 @@ from __future__ import annotations
 import ipaddress
 from collections import Counter, deque
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sttd.config import LimitsConfig
 
 UNCOUNTED = ("127.0.0.1", "::1", "")
 """This machine itself, where a proxy's connections come from, and local sockets."""
+
+
+GRACE_S = 0.5
+"""A connection younger than this is not cut for newer ones."""
+
+
+@dataclass(frozen=True, eq=False)
+class _HalfOpen:
+    machine: str
+    scope: trio.CancelScope
+    since: float
+    unread: Callable[[], bool]
 
 
 class Connections:
@@ -26,7 +39,7 @@ class Connections:
         self.open = 0
         self._by_machine: Counter[str] = Counter()
         self._none_left = trio.Event()
-        self._half_open: deque[tuple[str, trio.CancelScope]] = deque()
+        self._half_open: deque[_HalfOpen] = deque()
 
     @contextmanager
     def one_more(self, address: str) -> Iterator[None]:
@@ -60,24 +73,32 @@ class Connections:
         return ""
 
     @contextmanager
-    def half_open(self, address: str) -> Iterator[trio.CancelScope]:
+    def half_open(self, address: str, unread: Callable[[], bool]) -> Iterator[trio.CancelScope]:
         """A connection that has to say what it wants; cut at the deadline, or when too many newer ones come.
 
-        So who only opens connections does not keep out who wants something: the oldest of the same address goes first.
+        A client that only opens connections does not keep others out: the oldest of its address goes first. A client
+        that has said something which is not read yet (`unread`), or that has only just come, is not cut for newer
+        ones: in a burst of clients nobody has been read yet.
         """
         machine = machine_of(address)
         with trio.move_on_after(self.limits.head_s) as scope:
             if len(self._half_open) >= self.limits.half_open:
-                oldest = next((one for one in self._half_open if one[0] == machine), self._half_open[0])
-                self._half_open.remove(oldest)
-                oldest[1].cancel()
-            entry = (machine, scope)
+                self._cut_for(machine)
+            entry = _HalfOpen(machine, scope, trio.current_time(), unread)
             self._half_open.append(entry)
             try:
                 yield scope
             finally:
                 if entry in self._half_open:
                     self._half_open.remove(entry)
+
+    def _cut_for(self, machine: str) -> None:
+        late = trio.current_time() - GRACE_S
+        silent = [one for one in self._half_open if one.since <= late and not one.unread()]
+        if silent:
+            oldest = next((one for one in silent if one.machine == machine), silent[0])
+            self._half_open.remove(oldest)
+            oldest.scope.cancel()
 
 
 def machine_of(address: str) -> str:
