@@ -313,6 +313,11 @@ cdef class Converter:
     def clipped(self):
         return self.clips
 
+    @property
+    def pending(self):
+        """Bytes of an incomplete sample frame at the end of the input so far."""
+        return self.carried
+
     def levels(self):
         """Of the output so far: samples; mean and mean square (of full scale); shares of samples at full scale and of
         zeros; the longest run of zeros, in samples."""
@@ -360,8 +365,8 @@ cdef class Converter:
         return made
 
     def flush(self):
-        """The tail that the filters still hold; what follows is filtered as a new stream. Bytes of an incomplete frame
-        stay, for the rest of it may come."""
+        """The tail that the filters still hold. What follows is a new stream: bytes of an incomplete sample frame are
+        dropped, so that they cannot shift the samples of all that comes later."""
         cdef Py_ssize_t made = 0, wanted, n
         cdef bytes out
         cdef int16_t* target
@@ -377,6 +382,7 @@ cdef class Converter:
                     _measure(target + made, n, &self.counted)
                     made += n
             self.resampler.rewind()
+            self.carried = 0
         finally:
             self.busy = False
         return out

@@ -20,6 +20,7 @@ DEF BANDS = 28
 DEF LAGS = 4  # ranges of the autocorrelation's lag
 DEF LONGEST_LAG = 125
 DEF INPUTS = 60  # 2 * BANDS + LAGS
+DEF RECENT = 5  # frames whose probabilities `confidence` averages: a tenth of a second
 DEF QUIETEST = 4 * 4 * FRAME  # energy of a frame of s16 below which nothing is heard: 4 steps r.m.s.
 DEF SETTLING = 16  # quiet frames that the network still sees, so that it rests in silence
 DEF CALM = 100  # frames without speech after which the network goes back to RESTED: it was trained on short stretches
@@ -312,6 +313,8 @@ cdef class VoiceGate:
     """
 
     cdef readonly float probability
+    cdef float[RECENT] recent
+    cdef int place
     cdef double threshold
     cdef bint open, seen
     cdef int quiet, calm
@@ -324,7 +327,7 @@ cdef class VoiceGate:
     cdef float[HIDDEN] rested_first
     cdef float[HIDDEN] rested_second
 
-    def __cinit__(self, double threshold=0.8):
+    def __cinit__(self, double threshold=0.5):
         if not 0 < threshold < 1:
             raise ValueError(f"threshold is a probability between 0 and 1, not {threshold}")
         self.threshold = threshold
@@ -335,6 +338,8 @@ cdef class VoiceGate:
         self.open = False
         self.quiet = 0
         self.energy = 0
+        self.place = 0
+        memset(self.recent, 0, sizeof(self.recent))
         memset(self.window, 0, sizeof(self.window))
         self.seen = False
         self.calm = 0
@@ -349,6 +354,15 @@ cdef class VoiceGate:
     def power(self):
         """Mean square of the last frame, in units of s16."""
         return self.energy / <double>FRAME
+
+    @property
+    def confidence(self):
+        """Mean probability of speech over the last tenth of a second."""
+        cdef float total = 0
+        cdef int i
+        for i in range(RECENT):
+            total += self.recent[i]
+        return total / RECENT
 
     def is_speech(self, frame):
         """Decide about the next frame, any bytes-like object."""
@@ -378,6 +392,8 @@ cdef class VoiceGate:
             self._describe()
             self._think()
             self._rest()
+        self.recent[self.place] = self.probability
+        self.place = self.place + 1 if self.place < RECENT - 1 else 0
         self.open = self.probability > (self.threshold * 0.5 if self.open else self.threshold)
 
     cdef void _rest(self) noexcept nogil:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import re
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +19,7 @@ from sttd.errors import ConfigError, OptionError
 from sttd.settings import build, read_toml, setting, settings_of, unknown_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from sttd.settings import Setting
 
@@ -25,6 +27,8 @@ DEFAULT_FILE = Path("/etc/sttd/sttd.toml")
 SAMPLE_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 88200, 96000, 176400, 192000)
 ENCODINGS = ("pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_u8", "pcm_mulaw", "pcm_alaw")
 _ENVIRONMENT_ONLY = {"STTD_CYTHON_DEBUG"}  # read by setup.py, not a setting
+_OF_OTHERS = re.compile(r"STTD_(PORT(_\d+_(TCP|UDP)\w*)?|SERVICE_(HOST|PORT\w*)|NAME|ENV_\w+)")
+"""What Kubernetes and docker's links put into the environment where a service is named sttd."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,11 +64,11 @@ class EndpointConfig:
 
     gate: bool = setting(True, "decode only what sounds like speech; off leaves endpoints to the recognizer")
     threshold: float = setting(
-        0.8, "probability of speech that opens the gate; half of it keeps it open", low=0.01, high=0.99
+        0.5, "probability of speech that opens the gate; half of it keeps it open", low=0.01, high=0.99
     )
     onset_ms: int = setting(60, "speech without a break that an utterance must begin with", low=20, high=1000)
     min_speech_ms: int = setting(100, "speech that an utterance must have in all to be begun", low=20, high=2000)
-    pre_roll_ms: int = setting(200, "audio before the onset that goes along", low=0, high=2000)
+    pre_roll_ms: int = setting(400, "audio before the onset that goes along", low=0, high=2000)
     hangover_ms: int = setting(500, "audio after the last speech that still goes to the recognizer", low=0, high=5000)
     pause_ms: int = setting(200, "silence after which a recognizer may start, in case it lasts", low=20, high=10000)
     min_silence_ms: int = setting(500, "silence that ends an utterance", low=100, high=10000)
@@ -253,6 +257,8 @@ def apply_options(options: SessionOptions, changes: Mapping[str, object]) -> Ses
             values[key] = known[key].convert(value)
         except (ValueError, OverflowError):
             raise OptionError(f"{key}: {value!r} is not allowed; allowed is {known[key].allowed()}") from None
+    if "phrases" in values:  # a Mac sends Korean decomposed; models have their words composed
+        values["phrases"] = tuple(unicodedata.normalize("NFC", phrase) for phrase in values["phrases"])
     changed = dataclasses.replace(options, **values)
     if changed.channel > changed.channels:
         raise OptionError(f"channel: {changed.channel} is not allowed; there are {changed.channels} (see channels)")
@@ -265,6 +271,8 @@ class Loaded:
 
     config: Config
     origins: Mapping[str, str]
+    warnings: tuple[str, ...] = ()
+    """What was passed over, in words."""
 
 
 def load(
@@ -290,7 +298,7 @@ def load(
                 f"{origin}: {key} = {value!r} is not allowed; allowed is {known[key].allowed()}"
             ) from None
         origins[key] = origin
-    return Loaded(build(Config, values), origins)
+    return Loaded(build(Config, values), origins, _passed_over(environ, known))
 
 
 def _sources(
@@ -311,13 +319,35 @@ def _sources(
         yield from read_toml(extra)
     if "STT_PROVIDER" in environ:
         yield "provider", environ["STT_PROVIDER"], "environment STT_PROVIDER"
-    by_variable = {f"STTD_{key.replace('.', '__').upper()}": key for key in known}
+    by_variable = _variables(known)
     for name in sorted(environ):
         if name in by_variable:
             yield by_variable[name], environ[name], f"environment {name}"
-        elif name.startswith("STTD_") and name not in _ENVIRONMENT_ONLY:
+        elif _is_misspelt(name, by_variable):
             close = difflib.get_close_matches(name, by_variable, n=1)
             hint = f" (did you mean {close[0]}?)" if close else ""
             raise ConfigError(f"environment: unknown setting {name}{hint}; known: {', '.join(by_variable)}")
     for key, value in command_line.items():
         yield key, value, "command line"
+
+
+def _variables(known: Iterable[str]) -> dict[str, str]:
+    """The keys of settings by the environment variables that set them."""
+    return {f"STTD_{key.replace('.', '__').upper()}": key for key in known}
+
+
+def _is_misspelt(name: str, by_variable: Iterable[str]) -> bool:
+    """Whether a variable is meant to be a setting: it has a section, or is close to one. Others belong to others."""
+    if not name.startswith("STTD_") or name in _ENVIRONMENT_ONLY or _OF_OTHERS.fullmatch(name):
+        return False
+    return "__" in name or bool(difflib.get_close_matches(name, by_variable, n=1, cutoff=0.8))
+
+
+def _passed_over(environ: Mapping[str, str], known: Iterable[str]) -> tuple[str, ...]:
+    by_variable = _variables(known)
+    names = sorted(
+        name
+        for name in environ
+        if name.startswith("STTD_") and name not in by_variable and name not in _ENVIRONMENT_ONLY
+    )
+    return (f"environment: passed over, since they are no settings: {', '.join(names)}",) if names else ()

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from sttd.audio.arrivals import Arrivals
 from sttd.audio.format import bytes_per_second, seconds
-from sttd.audio.pipeline import Pipeline, Segment, Speech, UtteranceStart, arrival_pause, prepare
+from sttd.audio.pipeline import Pipeline, Segment, Speech, UtteranceStart, prepare
 from sttd.config import SessionOptions, apply_options
 from sttd.errors import OptionError
 from sttd.events import Audio, Command, Configure, EndOfStream, Failed, MessageDone, Problem, Unusable, Warned
@@ -65,8 +66,13 @@ class Feeder:
         times: Times,
         ahead: Memory,
         buffer_s: float,
+        *,
+        answers_recordings: bool,
     ) -> None:
-        """`ahead`: memory for audio that comes faster than it is decoded, beyond `buffer_s` seconds."""
+        """`ahead`: memory for audio that comes faster than it is decoded, beyond `buffer_s` seconds.
+
+        `answers_recordings`: see Protocol.
+        """
         self.options = options
         self.commands: SecondsQueue[tuple[Command, float]] = SecondsQueue(
             buffer_s, least_weight=LEAST_WEIGHT, capacity_bytes=buffer_s * BYTES_PER_S, memory=ahead
@@ -79,9 +85,16 @@ class Feeder:
         self._websocket = websocket
         self._outbox = outbox
         self._times = times
+        self._answers_recordings = answers_recordings
         self._findings: Sequence[str] = ()
         self._warned: set[str] = set()
         self._complained = False
+        self._explained = False
+        self._pipeline: Pipeline
+        self._arrivals: Arrivals
+        self._duration = 0.0  # of the message so far
+        self._reply_due = False  # the last message's utterance is still open, so what it says may not be complete
+        self._patience = self._deadline = math.inf
 
     @property
     def seconds(self) -> float:
@@ -101,51 +114,57 @@ class Feeder:
     async def run(self) -> None:
         """Feed until the end of the stream."""
         self._warn(self._findings, "options")
-        pipeline = Pipeline(self.options, bounded=not self._provider.finds_endpoints)
-        reply_due = False  # the last message's utterance is still open, so what it says may not be complete
-        pause, deadline = math.inf, math.inf
-        last_audio = -math.inf
-        duration = 0.0  # of the message so far
-        while True:
+        self._pipeline = Pipeline(self.options, bounded=not self._provider.finds_endpoints)
+        self._arrivals = Arrivals(trio.current_time())
+        command: Command | None = None
+        while not isinstance(command, EndOfStream):
             await self._outbox.room()
-            command: Command | None = None
-            with trio.CancelScope(deadline=deadline):
+            command = None
+            with trio.CancelScope(deadline=self._deadline):
                 command, arrived = await self.commands.peek()
+            if command is None and self._websocket.receiving_message:
+                self._deadline = trio.current_time() + self._patience
+                continue
             match command:
-                case None if self._websocket.receiving_message:
-                    deadline = trio.current_time() + pause
-                    continue
                 case Audio():
-                    if reply_due:
-                        await self._put_mark(MessageDone(), urgent=False)
-                    await self._feed_audio(pipeline, command.data)
-                    await self._see_doctor(pipeline, command.data)
-                    duration += audio_seconds(command, self.options)
-                    reply_due = command.complete and pipeline.speaking
-                    deadline = math.inf
-                    if command.complete:
-                        if not reply_due and self.unanswered:
-                            await self._put_mark(MessageDone())
-                        pause = arrival_pause(self.options, duration, arrived - last_audio)
-                        deadline = trio.current_time() + pause if reply_due else math.inf
-                        duration, last_audio = 0.0, arrived
+                    await self._take_audio(command, arrived)
                 case Unusable(reason):
                     self._complain(reason, Problem.MESSAGE)
                 case Configure(changes):
-                    pipeline = await self._configure(pipeline, changes)
-                    reply_due = pipeline.speaking
+                    await self._configure(changes)
                 case _:
-                    await self._flush(pipeline)
-                    reply_due, deadline = False, math.inf
-            if isinstance(command, EndOfStream):
-                levels = "heard peer=%s level_db=%.0f offset=%.3f full_scale=%.4f longest_gap_s=%.1f"
-                logger.info(levels, self._websocket.peer, *pipeline.doctor.summary)
-                await self._put_mark(End())
-                return
-            if command is not None:
+                    await self._flush()
+            if command is not None and not isinstance(command, EndOfStream):
                 self.commands.take()
+        levels = "heard peer=%s level_db=%.0f offset=%.3f full_scale=%.4f longest_gap_s=%.1f"
+        logger.info(levels, self._websocket.peer, *self._pipeline.doctor.summary)
+        await self._put_mark(End())
 
-    async def _feed_audio(self, pipeline: Pipeline, data: bytes) -> None:
+    async def _take_audio(self, audio: Audio, arrived: float) -> None:
+        """Feed a message, or part of one, and say by when the next has to come if it is not to end the utterance."""
+        pipeline = self._pipeline
+        if not audio.data and not self._duration:
+            return  # a keep-alive, or how some clients end a stream: it puts nothing off
+        if self._reply_due and self._answers_recordings and self._arrivals.recording(speaking=pipeline.mid_speech):
+            await self._flush()
+        elif self._reply_due:
+            await self._put_mark(MessageDone(), urgent=False)
+        await self._feed_audio(audio.data)
+        await self._see_doctor(audio.data)
+        self._duration += audio_seconds(audio, self.options)
+        self._reply_due = audio.complete and pipeline.speaking
+        self._deadline = math.inf
+        if audio.complete:
+            if not self._reply_due and self.unanswered:
+                await self._put_mark(MessageDone())
+            self._arrivals.came(self._duration, arrived)
+            self._duration = 0.0
+            self._patience = self._arrivals.patience(self.options, speaking=pipeline.mid_speech)
+            if pipeline.unsettled:
+                self._deadline = trio.current_time() + self._patience
+
+    async def _feed_audio(self, data: bytes) -> None:
+        pipeline = self._pipeline
         size = min(pipeline.bytes_per_second, SLICE_BYTES)
         view = memoryview(data)
         for start in range(0, len(view), size):
@@ -153,15 +172,26 @@ class Feeder:
                 await trio.lowlevel.checkpoint()
             await self._put_work(pipeline.feed(view[start : start + size]))
 
-    async def _flush(self, pipeline: Pipeline) -> None:
-        await self._put_work(pipeline.flush())
+    async def _flush(self) -> None:
+        await self._put_work(self._pipeline.flush())
         await self._put_mark(MessageDone())
+        self._reply_due, self._deadline = False, math.inf
 
-    async def _see_doctor(self, pipeline: Pipeline, data: bytes) -> None:
+    async def _see_doctor(self, data: bytes) -> None:
+        pipeline = self._pipeline
         findings = pipeline.doctor.look(data)
         if pipeline.doctor.due:
             findings += await trio.to_thread.run_sync(pipeline.doctor.examine)
         self._warn(findings, "audio")
+        if missed := pipeline.take_missed():
+            self._explain(missed)
+
+    def _explain(self, missed: str) -> None:
+        """Say why there is no text: to the log, and the first time to a client that asked for warnings."""
+        logger.debug("audio of peer=%s: %s", self._websocket.peer, missed)
+        if not self._explained:
+            self._outbox.put(Warned(missed))
+        self._explained = True
 
     def _warn(self, findings: Sequence[str], about: str) -> None:
         """To the log and to clients that asked for it, each once."""
@@ -184,21 +214,21 @@ class Feeder:
             else:
                 await self.work.put(segment, urgent=not isinstance(segment, UtteranceStart))
 
-    async def _configure(self, pipeline: Pipeline, changes: Mapping[str, object]) -> Pipeline:
-        """Change the options; an open utterance ends first. The old pipeline if they cannot be used."""
+    async def _configure(self, changes: Mapping[str, object]) -> None:
+        """Change the options, unless they cannot be used; an open utterance ends first."""
         try:
             options, findings = self.checked(self.options, changes)
         except OptionError as error:
             self._complain(str(error), Problem.OPTION)
-            return pipeline
+            return
         if options == self.options:
-            return pipeline
-        await self._flush(pipeline)
+            return
+        await self._flush()
         self.options = options
         self._warn(findings, "options")
         await trio.to_thread.run_sync(prepare, options)
         await self._put_mark(Reopen(options))
-        return Pipeline(options, bounded=not self._provider.finds_endpoints, at=pipeline.samples)
+        self._pipeline = Pipeline(options, bounded=not self._provider.finds_endpoints, at=self._pipeline.samples)
 
     def _complain(self, reason: str, problem: Problem) -> None:
         """About a message that cannot be used: to the client where its protocol has errors, and once to the log."""

@@ -74,7 +74,16 @@ class Session:
         self._outbox = Outbox()
         self._times = Times(provider.name)
         options, buffer_s = config.session_options(), config.limits.buffer_s
-        self._feeder = Feeder(options, provider, websocket, self._outbox, self._times, ahead, buffer_s)
+        self._feeder = Feeder(
+            options,
+            provider,
+            websocket,
+            self._outbox,
+            self._times,
+            ahead,
+            buffer_s,
+            answers_recordings=protocol.answers_recordings,
+        )
         self._commands, self._work = self._feeder.commands, self._feeder.work
         self._patience = config.limits.flush_s
         self._progress = 0.0
@@ -86,6 +95,7 @@ class Session:
         self._format = options  # of the audio that comes; the feeder may still be at older audio
         self._received_s = 0.0
         self._finals = 0
+        self._shown = ""  # the last partial, until a final takes its place
         self._said_last: Event | None = None  # before the Close
 
     @property
@@ -315,7 +325,9 @@ class Session:
     def _say(self, event: Event) -> None:
         if isinstance(event, Partial):
             self._times.partial()
+            self._shown = event.text
         elif isinstance(event, Final):
+            self._shown = ""
             self._feeder.unanswered = True
             event = replace(event, lag=round(self.lag, 2))
         self._outbox.put(event)
@@ -339,8 +351,8 @@ class Session:
             self._progress = self._times.begin()
             match work:
                 case Speech():
-                    pieces, done = self._take_speech()
-                    await recognizer.accept(pieces)
+                    pieces, confidence, done = self._take_speech()
+                    await recognizer.accept(pieces, confidence=confidence)
                     self._times.spent(sum(map(seconds, pieces)))
                     if done:
                         self._outbox.put(MessageDone())
@@ -348,11 +360,13 @@ class Session:
                 case UtteranceStart(at):
                     self._times.started()
                     await recognizer.start(at / RATE)
-                case SpeechPause():
-                    await recognizer.pause()
-                case UtteranceEnd(settled):
-                    await recognizer.finish(settled=settled)
+                case SpeechPause(confidence):
+                    await recognizer.pause(confidence=confidence)
+                case UtteranceEnd(settled, confidence):
+                    await recognizer.finish(settled=settled, confidence=confidence)
                     self._times.finished()
+                    if self._shown:  # what turned out to be no speech; an empty partial takes it back
+                        self._say(Partial(""))
                 case MessageDone() as done:
                     self._outbox.put(done)
                 case Reopen(options):
@@ -362,19 +376,21 @@ class Session:
                     return None
             self._work.take()
 
-    def _take_speech(self) -> tuple[list[bytes], bool]:
-        """What waits of the open utterance, up to BATCH_S, in the pieces in which it came; whether messages ended."""
+    def _take_speech(self) -> tuple[list[bytes], float, bool]:
+        """What waits of the open utterance, up to BATCH_S: the pieces in which it came, the gate's confidence in them,
+        and whether messages ended."""
         pieces: list[bytes] = []
-        taken = 0.0
+        taken = confidence = 0.0
         done = False
         while self._work and isinstance(item := self._work.head, Speech | MessageDone) and taken < BATCH_S:
             if isinstance(item, Speech):
                 pieces.append(item.pcm)
+                confidence = item.confidence
                 taken += seconds(item.pcm)
             else:
                 done = True
             self._work.take()
-        return pieces, done
+        return pieces, confidence, done
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -124,10 +124,20 @@ def test_floats_that_are_no_audio_do_not_poison_the_stream(value: float) -> None
     assert not any(silence[-1000:])
 
 
-def test_flush_keeps_the_bytes_of_an_incomplete_frame() -> None:
+@pytest.mark.parametrize(
+    ("encoding", "channels"), [("pcm_s16le", 1), ("pcm_s24le", 1), ("pcm_f32le", 3), ("pcm_s16le", 8)]
+)
+def test_flush_drops_the_bytes_of_an_incomplete_frame(encoding: str, channels: int) -> None:
+    width = {"pcm_s16le": 2, "pcm_s24le": 3, "pcm_f32le": 4}[encoding] * channels
     data = tone(16000, 500).tobytes()
-    stream = converter(16000, "pcm_s16le", 1)
-    assert stream.feed(data[:1001]) + stream.flush() + stream.feed(data[1001:]) == data
+    data = data[: len(data) // width * width]
+    for left_over in range(1, width):
+        stream, fresh = converter(16000, encoding, channels), converter(16000, encoding, channels)
+        stream.feed(data[:left_over])
+        assert stream.pending == left_over
+        assert stream.flush() == b""
+        assert stream.pending == 0
+        assert stream.feed(data) == fresh.feed(data)
 
 
 @pytest.mark.parametrize("rate", SAMPLE_RATES)

@@ -75,7 +75,7 @@ def test_speech_after_long_silence_is_heard_at_once(two_cities: Clip) -> None:
 def loud(pcm: bytes) -> bytes:
     """With its peak at half of full scale."""
     samples = np.frombuffer(pcm, np.int16).astype(float)
-    return np.rint(samples * 16384 / np.abs(samples).max()).astype(np.int16).tobytes()
+    return bytes(np.rint(samples * 16384 / np.abs(samples).max()).astype(np.int16).tobytes())
 
 
 def hum(level: float, seconds: float) -> bytes:

@@ -24,6 +24,10 @@ ONSET_GAP = samples(100)
 """Silence within an onset that does not make it a false one: stops and sibilants are quiet."""
 
 
+MID_SPEECH = samples(100)
+"""Silence after which somebody may have stopped speaking."""
+
+
 @dataclass(frozen=True, slots=True)
 class Begin:
     """An utterance begins at sample `at`."""
@@ -80,6 +84,16 @@ class Endpointer:
     def speaking(self) -> bool:
         """Whether an utterance is open."""
         return self._open
+
+    @property
+    def last_end(self) -> int:
+        """Where the last utterance ended, or the stream was flushed or began."""
+        return self._last_end
+
+    @property
+    def mid_speech(self) -> bool:
+        """Whether somebody speaks, or may have begun to, and has not been silent for a tenth of a second."""
+        return self._silence < MID_SPEECH if self._open else self._voiced > 0
 
     @property
     def sure(self) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -25,12 +24,26 @@ PIECE = samples(100)
 SLICES = 4
 """Parts of a second in which audio goes through the ring buffer."""
 
-PERHAPS = 0.03
+PERHAPS = 0.15
 """Probability of speech from which audio before an onset belongs to it, and a silence is doubtful: words begin and end
 softly."""
 
-LONGEST_LIVE_S = 1.5
-"""No live client gathers audio for so long before it sends it."""
+PROBABLE = 0.5
+"""Probability of speech from which it is worth a word that no utterance began."""
+
+DOUBTFUL = 0.1
+"""Confidence of the gate from which a stretch of audio in which no utterance began is decoded all the same at its end,
+so that the recognizer may decide whether it is a word."""
+
+BEFORE_DOUBT, AFTER_DOUBT = samples(1200), samples(800)
+"""How much of such a stretch is decoded, before and after its most probable place."""
+
+TIGHTLY_CUT = samples(1500)
+"""A whole stretch of audio that is no longer was recorded for one word: the gate, which hears no room around it, is not
+asked how sure it is."""
+
+DOUBT_LASTS = samples(10000)
+"""A stretch is judged no later than this after its most probable place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +58,16 @@ class Speech:
     """Audio of the open utterance: s16 little-endian, 16 kHz, mono."""
 
     pcm: bytes
+    confidence: float = 1.0
+    """The gate's highest confidence in the utterance so far (see VoiceGate); 1 where it was not asked."""
 
 
 @dataclass(frozen=True, slots=True)
 class SpeechPause:
     """All audio so far has been passed on and may be the whole utterance: a recognizer may want to start on it."""
+
+    confidence: float = 1.0
+    """See Speech."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +75,23 @@ class UtteranceEnd:
     """The open utterance is complete; `settled` if all that was heard in it came before the last SpeechPause."""
 
     settled: bool = False
+    confidence: float = 1.0
+    """See Speech."""
 
 
 Segment = UtteranceStart | Speech | SpeechPause | UtteranceEnd
+
+
+@dataclass(slots=True)
+class Doubt:
+    """The most probable speech since the last utterance ended or the stream was flushed."""
+
+    confidence: float = 0.0
+    at: int = 0
+    """The sample up to which that confidence was reached."""
+    begins: int = 0
+    pcm: bytes = b""
+    """The audio around it, from sample `begins` on, once all of it has come."""
 
 
 class Pipeline:
@@ -74,13 +106,15 @@ class Pipeline:
         self._bounded = bounded
         self._converter = converter(options.sample_rate, options.encoding, options.channels, options.channel)
         self.doctor = SignalDoctor(options, self._converter)
-        self._began = at
+        self._began = self._stretch_began = at
         self.samples = at  # since the stream began: judged, or with the gate off passed on
         self._open_samples = 0
         if options.gate:
             self._gate = VoiceGate(options.threshold)
             self._endpointer = Endpointer(options, at)
             self._sent = at
+            self._doubt = Doubt()
+            self._missed = ""
 
     @cached_property
     def _ring(self) -> RingBuffer:
@@ -91,6 +125,24 @@ class Pipeline:
     def speaking(self) -> bool:
         """Whether an utterance is open."""
         return self._endpointer.speaking if self._options.gate else self._open_samples > 0
+
+    @property
+    def mid_speech(self) -> bool:
+        """Whether the client was speaking up to the last sample."""
+        return self._options.gate and self._endpointer.mid_speech
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether a flush would change anything."""
+        doubtful = self._options.gate and self._doubt.confidence >= DOUBTFUL
+        return self.speaking or self.mid_speech or doubtful or self._converter.pending > 0
+
+    def take_missed(self) -> str:
+        """What seems to have been speech and began no utterance, in words; each such place is told once."""
+        missed = self._missed if self._options.gate else ""
+        if missed:
+            self._missed = ""
+        return missed
 
     @property
     def bytes_per_second(self) -> int:
@@ -112,6 +164,7 @@ class Pipeline:
     def flush(self) -> list[Segment]:
         """Take the resampler's tail and end the open utterance; the stream may go on."""
         tail = self._converter.flush()
+        self.doctor.flushed()
         if not self._options.gate:
             segments = list(self._ungated(tail))
             if self._open_samples:
@@ -122,18 +175,60 @@ class Pipeline:
         segments = list(self._judge())
         rest = self._ring.end + self._began - self.samples
         self.samples += rest
-        return [*segments, *self._act(self._endpointer.flush(rest))]
+        enough = self._doubt.confidence >= DOUBTFUL
+        if self.samples - self._stretch_began <= TIGHTLY_CUT:
+            self._doubt.confidence = 1.0
+        if enough and not self._endpointer.speaking:
+            segments += self._doubtful()
+        segments += self._act(self._endpointer.flush(rest))
+        self._doubt = Doubt()
+        self._stretch_began = self.samples
+        return segments
 
     def _judge(self) -> Iterator[Segment]:
         """Every whole frame in the ring buffer that has not been judged."""
+        gate, endpointer = self._gate, self._endpointer
         while (at := self.samples - self._began) + FRAME <= self._ring.end:
-            voiced = self._gate.is_speech(self._ring.view(at, at + FRAME))
+            voiced = gate.is_speech(self._ring.view(at, at + FRAME))
             self.samples += FRAME
-            perhaps = self._gate.probability > PERHAPS
-            yield from self._act(self._endpointer.step(voiced, self._gate.power, perhaps=perhaps))
-            ready = self._endpointer.sure - self._sent
-            if ready >= PIECE and self._endpointer.speaking:
-                yield from self._speech(self._sent + ready // PIECE * PIECE)
+            perhaps = gate.probability > PERHAPS
+            if perhaps and gate.confidence > self._doubt.confidence:
+                self._doubt = Doubt(gate.confidence, self.samples)
+            yield from self._act(endpointer.step(voiced, gate.power, perhaps=perhaps))
+            if endpointer.speaking:
+                ready = endpointer.sure - self._sent
+                if ready >= PIECE:
+                    yield from self._speech(self._sent + ready // PIECE * PIECE)
+            elif self._doubt.confidence:
+                self._look_back()
+
+    def _look_back(self) -> None:
+        """Keep the audio around the most probable speech that began no utterance, until it is too old."""
+        age = self.samples - self._doubt.at
+        if age == AFTER_DOUBT // FRAME * FRAME:
+            self._keep_doubt()
+            if self._doubt.confidence > PROBABLE:
+                self._missed = (
+                    f"probable speech at {self._doubt.at / RATE:.1f} s began no utterance: the gate's confidence was "
+                    f"{self._doubt.confidence:.2f} (see threshold, onset_ms and min_speech_ms)"
+                )
+        elif age > DOUBT_LASTS:
+            self._doubt = Doubt()
+
+    def _keep_doubt(self) -> None:
+        begins = max(self._endpointer.last_end, self._doubt.at - BEFORE_DOUBT, self._ring.start + self._began)
+        self._doubt.begins = begins
+        self._doubt.pcm = self._ring.read(begins - self._began, self.samples - self._began)
+
+    def _doubtful(self) -> Iterator[Segment]:
+        """A stretch without an utterance as one: the recognizer decides whether there is a word in it."""
+        if not self._doubt.pcm:
+            self._keep_doubt()
+        doubt, size = self._doubt, PIECE * SAMPLE_BYTES
+        yield UtteranceStart(doubt.begins)
+        for at in range(0, len(doubt.pcm), size):
+            yield Speech(doubt.pcm[at : at + size], doubt.confidence)
+        yield UtteranceEnd(confidence=doubt.confidence)
 
     def _act(self, marks: Sequence[Mark]) -> Iterator[Segment]:
         for mark in marks:
@@ -143,17 +238,18 @@ class Pipeline:
                     yield UtteranceStart(at)
                 case Pause():
                     yield from self._speech(self._endpointer.sure)
-                    yield SpeechPause()
+                    yield SpeechPause(self._doubt.confidence)
                 case _:
                     yield from self._speech(mark.at)
-                    yield UtteranceEnd(mark.settled)
+                    yield UtteranceEnd(mark.settled, self._doubt.confidence)
+                    self._doubt = Doubt()
 
     def _speech(self, upto: int) -> Iterator[Speech]:
         """The open utterance's audio up to a sample, in pieces that do not depend on how the client cut its stream:
         what a streaming recognizer finds depends a little on the pieces that it is given."""
         while self._sent < upto:
             end = min(upto, self._sent + PIECE)
-            yield Speech(self._ring.read(self._sent - self._began, end - self._began))
+            yield Speech(self._ring.read(self._sent - self._began, end - self._began), self._doubt.confidence)
             self._sent = end
 
     def _ungated(self, pcm: bytes) -> Iterator[Segment]:
@@ -177,20 +273,3 @@ def prepare(options: SessionOptions) -> None:
     if options.encoding == "pcm_s16le":
         with contextlib.suppress(ImportError):
             importlib.import_module("sttd.audio.misread")
-
-
-def arrival_pause(config: SessionOptions, duration: float, gap: float) -> float:
-    """How many seconds without audio end an utterance.
-
-    The last message held `duration` seconds and came `gap` seconds after the one before it.
-
-    A long message is taken for a recording, which is complete: its answer need not wait long. Shorter ones may be a
-    live stream, and are one if they come as fast as they were spoken; those get more patience.
-    """
-    if not config.arrival_pause_ms:
-        return math.inf
-    pause = config.arrival_pause_ms / 1000
-    if duration < LONGEST_LIVE_S:
-        live = 0.7 * duration <= gap <= 1.3 * duration
-        return max(pause, (2.0 if live else 1.3) * duration)
-    return pause / 2

@@ -17,6 +17,8 @@ class Protocol(ABC):
 
     name: ClassVar[str]
     path: ClassVar[str]
+    answers_recordings: ClassVar[bool] = False
+    """Whether a message that is a recording (see sttd.audio.arrivals) gets a reply of its own, whatever follows it."""
 
     def receive(self, message: str | bytes) -> Command:
         """What a message of the client asks for."""

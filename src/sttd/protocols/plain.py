@@ -20,6 +20,7 @@ class PlainText(Protocol):
 
     name: ClassVar[str] = "plain"
     path: ClassVar[str] = "/api/v1/ws"
+    answers_recordings: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self._gathered: list[str] = []
