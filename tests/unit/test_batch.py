@@ -40,7 +40,15 @@ class Measuring(Engine):
     def load(self) -> None:
         raise NotImplementedError
 
-    def transcribe(self, pcm: bytes, options: SessionOptions, *, final: bool = True, context: str = "") -> Transcript:
+    def transcribe(
+        self,
+        pcm: bytes,
+        options: SessionOptions,
+        *,
+        final: bool = True,
+        context: str = "",
+        confidence: float = 1.0,
+    ) -> Transcript:
         assert self.go.wait(10)
         self.heard.append((len(pcm) / 32000, final))
         if self.fails:

@@ -30,11 +30,11 @@ class Listener(Recognizer):
     async def start(self, at: float) -> None:
         pass
 
-    async def accept(self, pieces: Sequence[bytes]) -> None:
+    async def accept(self, pieces: Sequence[bytes], *, confidence: float = 1.0) -> None:
         for piece in pieces:
             self._heard += piece
 
-    async def finish(self, *, settled: bool = False) -> None:
+    async def finish(self, *, settled: bool = False, confidence: float = 1.0) -> None:
         self._emit(Final(str(len(self._heard))))
 
 

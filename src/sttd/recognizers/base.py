@@ -74,8 +74,11 @@ class Decoder(ABC):
         """Take audio; a final where the engine found an endpoint of its own, else a partial if asked for."""
 
     @abstractmethod
-    def finish(self) -> Transcript:
-        """End the utterance; the decoder is ready for the next."""
+    def finish(self, confidence: float = 1.0) -> Transcript:
+        """End the utterance; the decoder is ready for the next.
+
+        `confidence`: see Engine.transcribe. Without text where the decoder does not believe that this was speech.
+        """
 
     def close(self) -> None:
         """Give up what it holds. It is not used any more; does not block."""
@@ -146,10 +149,19 @@ class Engine(ABC):
         """Load the model and decode something with it; ModelError with the details if that fails."""
 
     @abstractmethod
-    def transcribe(self, pcm: bytes, options: SessionOptions, *, final: bool = True, context: str = "") -> Transcript:
+    def transcribe(
+        self,
+        pcm: bytes,
+        options: SessionOptions,
+        *,
+        final: bool = True,
+        context: str = "",
+        confidence: float = 1.0,
+    ) -> Transcript:
         """The text of a whole recording or utterance; a hypothesis that may be rough unless `final`.
 
-        `context` is what was said just before.
+        `context` is what was said just before. `confidence` is the voice gate's that this is speech: the lower it is,
+        the surer must the engine be of its text.
         """
 
     def decoder(self, options: SessionOptions) -> Decoder:  # noqa: ARG002
@@ -175,15 +187,18 @@ class Recognizer(ABC):
         """An utterance begins `at` seconds after the stream's start."""
 
     @abstractmethod
-    async def accept(self, pieces: Sequence[bytes]) -> None:
-        """Audio of the utterance, in the pieces in which it came."""
+    async def accept(self, pieces: Sequence[bytes], *, confidence: float = 1.0) -> None:
+        """Audio of the utterance, in the pieces in which it came.
 
-    async def pause(self) -> None:
+        Here and below `confidence` is the voice gate's, from 0 to 1, that the utterance so far is speech.
+        """
+
+    async def pause(self, *, confidence: float = 1.0) -> None:  # noqa: ARG002
         """The utterance may be over, and what was accepted be all of it. If not, more is accepted."""
         return
 
     @abstractmethod
-    async def finish(self, *, settled: bool = False) -> None:
+    async def finish(self, *, settled: bool = False, confidence: float = 1.0) -> None:
         """The utterance is over: emit its final if there is text.
 
         `settled`: all that was heard in it was accepted before the last `pause`.

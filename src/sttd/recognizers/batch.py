@@ -73,19 +73,19 @@ class BatchRecognizer(Recognizer):
         if at - self._silent_from > CONTEXT_S:
             self._said = ""
 
-    async def accept(self, pieces: Sequence[bytes]) -> None:
+    async def accept(self, pieces: Sequence[bytes], *, confidence: float = 1.0) -> None:
         """See Recognizer."""
         for piece in pieces:
             self._audio += piece
         due = self._options.partials and seconds(self._audio) >= self._next_partial
         if due and not self._partial_running and (turn := self._scheduler.spare_turn()):
             self._partial_running = True
-            self._nursery.start_soon(self._partial, turn, self._audio, self._stable)
+            self._nursery.start_soon(self._partial, turn, self._audio, self._stable, confidence)
 
-    async def _partial(self, turn: Turn, audio: bytearray, stable: StablePrefix) -> None:
+    async def _partial(self, turn: Turn, audio: bytearray, stable: StablePrefix, confidence: float) -> None:
         pcm = bytes(audio)
         started = trio.current_time()
-        found = await self._try(turn, pcm, final=False)
+        found = await self._try(turn, pcm, confidence, final=False)
         if audio is not self._audio:
             return  # the utterance is over
         took = trio.current_time() - started
@@ -94,7 +94,7 @@ class BatchRecognizer(Recognizer):
         if found and found.text:
             self._emit(Partial(stable.extended(found.text)))
 
-    async def pause(self) -> None:
+    async def pause(self, *, confidence: float = 1.0) -> None:
         """See Recognizer. The result is the final, if the utterance is over, else as good as a partial."""
         before = self._early
         if before and before.length == len(self._audio):
@@ -102,7 +102,7 @@ class BatchRecognizer(Recognizer):
         if before and not before.turn.called.is_set():
             before.scope.cancel()
             before = before.before
-        self._early = _Early(self._scheduler.turn(Urgency.PAUSE), len(self._audio), before)
+        self._early = _Early(self._scheduler.turn(Urgency.PAUSE), len(self._audio), before, confidence)
         self._nursery.start_soon(self._decode_early, self._early, bytes(self._audio), self._audio, self._stable)
 
     async def _decode_early(self, early: _Early, pcm: bytes, audio: bytearray, stable: StablePrefix) -> None:
@@ -110,20 +110,20 @@ class BatchRecognizer(Recognizer):
             if early.before:  # a session takes one place at a time
                 await early.before.done.wait()
                 early.before = None
-            early.found = await self._try(early.turn, pcm, final=True)
+            early.found = await self._try(early.turn, pcm, early.confidence, final=True)
         early.done.set()
         if self._options.partials and early.found and early.found.text and audio is self._audio:
             self._emit(Partial(stable.extended(early.found.text)))
 
-    async def _try(self, turn: Turn, pcm: bytes, *, final: bool) -> Transcript | None:
+    async def _try(self, turn: Turn, pcm: bytes, confidence: float, *, final: bool) -> Transcript | None:
         try:
-            return await self._decode(turn, pcm, final=final)
+            return await self._decode(turn, pcm, confidence, final=final)
         except Exception:
             # The final decodes the same audio again and reports what is wrong with it.
             logger.warning("an utterance could not be decoded before its end", exc_info=True)
             return None
 
-    async def finish(self, *, settled: bool = False) -> None:
+    async def finish(self, *, settled: bool = False, confidence: float = 1.0) -> None:
         """See Recognizer."""
         audio, early = bytes(self._audio), self._early
         self._begin()
@@ -135,25 +135,28 @@ class BatchRecognizer(Recognizer):
         elif early:
             early.scope.cancel()
         if found is None:
-            found = await self._decode(self._scheduler.turn(Urgency.FINAL), audio, final=True)
+            found = await self._decode(self._scheduler.turn(Urgency.FINAL), audio, confidence, final=True)
         self._silent_from = self._at + seconds(audio)
         self._said = f"{self._said} {found.text}".strip()[-CONTEXT_CHARACTERS:]
         if found.text:
             self._emit(final_at(self._at, found))
 
-    async def _decode(self, turn: Turn, pcm: bytes, *, final: bool) -> Transcript:
-        call = partial(self._engine.transcribe, pcm, self._options, final=final, context=self._said)
+    async def _decode(self, turn: Turn, pcm: bytes, confidence: float, *, final: bool) -> Transcript:
+        call = partial(
+            self._engine.transcribe, pcm, self._options, final=final, context=self._said, confidence=confidence
+        )
         return await turn.run(partial(self._engine.calls.timed, seconds(pcm), call))
 
 
 class _Early:
     """The decoding of an utterance that may be over."""
 
-    def __init__(self, turn: Turn, length: int, before: _Early | None) -> None:
+    def __init__(self, turn: Turn, length: int, before: _Early | None, confidence: float) -> None:
         """`length`: bytes of the utterance that it is given; `before`: one that may still run."""
         self.turn = turn
         self.length = length
         self.before = before
+        self.confidence = confidence
         self.scope = trio.CancelScope()
         self.done = trio.Event()
         self.found: Transcript | None = None

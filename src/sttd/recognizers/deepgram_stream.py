@@ -100,7 +100,7 @@ class DeepgramRecognizer(CloudRecognizer):
     def _be_patient(self) -> None:
         self._patient_from, self._pause = trio.current_time(), FIRST_PAUSE_S
 
-    async def accept(self, pieces: Sequence[bytes]) -> None:
+    async def accept(self, pieces: Sequence[bytes], *, confidence: float = 1.0) -> None:  # noqa: ARG002
         """See Recognizer. CloudError where there is no connection to be had."""
         for piece in pieces:
             self._kept += piece
@@ -122,7 +122,7 @@ class DeepgramRecognizer(CloudRecognizer):
         self._kept_at += size / SAMPLE_BYTES / RATE
         self._sent -= size
 
-    async def finish(self, *, settled: bool = False) -> None:  # noqa: ARG002
+    async def finish(self, *, settled: bool = False, confidence: float = 1.0) -> None:  # noqa: ARG002
         """See Recognizer. CloudError where no answer comes in time."""
         try:
             await self._finish()

@@ -105,30 +105,30 @@ class FallbackRecognizer(Recognizer, Backstop):
         except CloudError as error:
             await self._switch(error)
 
-    async def accept(self, pieces: Sequence[bytes]) -> None:
+    async def accept(self, pieces: Sequence[bytes], *, confidence: float = 1.0) -> None:
         """See Recognizer."""
         if self._current is None:
             return
         try:
-            await self._current.accept(pieces)
+            await self._current.accept(pieces, confidence=confidence)
         except CloudError as error:
             await self._switch(error)
 
-    async def pause(self) -> None:
+    async def pause(self, *, confidence: float = 1.0) -> None:
         """See Recognizer."""
         if self._current is not None:
-            await self._current.pause()
+            await self._current.pause(confidence=confidence)
 
-    async def finish(self, *, settled: bool = False) -> None:
+    async def finish(self, *, settled: bool = False, confidence: float = 1.0) -> None:
         """See Recognizer."""
         if self._current is self.primary:
             try:
-                await self.primary.finish(settled=settled)
+                await self.primary.finish(settled=settled, confidence=confidence)
             except CloudError as error:
                 await self._switch(error)
                 settled = False
         if self._current is not None and self._current is not self.primary:
-            await self._current.finish(settled=settled)
+            await self._current.finish(settled=settled, confidence=confidence)
         await self.aclose()
 
     async def aclose(self) -> None:

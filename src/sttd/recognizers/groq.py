@@ -207,12 +207,12 @@ class GroqRecognizer(CloudRecognizer):
         if at - self._silent_from > CONTEXT_S:
             self._said = ""
 
-    async def accept(self, pieces: Sequence[bytes]) -> None:
+    async def accept(self, pieces: Sequence[bytes], *, confidence: float = 1.0) -> None:  # noqa: ARG002
         """See Recognizer."""
         for piece in pieces:
             self._audio += piece
 
-    async def finish(self, *, settled: bool = False) -> None:  # noqa: ARG002 - nothing is decoded before the end
+    async def finish(self, *, settled: bool = False, confidence: float = 1.0) -> None:  # noqa: ARG002 - nothing is decoded before the end
         """See Recognizer."""
         length = seconds(self._audio)
         self._silent_from = self._at + length

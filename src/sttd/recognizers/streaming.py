@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from sttd.config import SessionOptions
     from sttd.recognizers.base import Decoder, Emit, Engine, Transcript
 
+SURE = 0.8
+"""Confidence of the voice gate from which it is worth showing what was heard before the utterance ends."""
 PATIENCE_S = 5.0
 """How long an utterance waits for a place."""
 
@@ -56,28 +58,29 @@ class StreamingRecognizer(Recognizer):
                 await self._decoders.acquire()
                 self._holding = True
 
-    async def accept(self, pieces: Sequence[bytes]) -> None:
+    async def accept(self, pieces: Sequence[bytes], *, confidence: float = 1.0) -> None:
         """One thread call for all pieces; the decoder sees them as they came, so merging changes no text."""
         fresh = self._decoder is None
-        call = partial(self._engine.calls.timed, sum(map(seconds, pieces)), partial(self._accept, pieces))
+        call = partial(self._engine.calls.timed, sum(map(seconds, pieces)), partial(self._accept, pieces, confidence))
         await trio.to_thread.run_sync(call, limiter=self._limiter)
         if fresh:
             self._borrowed()
 
-    def _accept(self, pieces: Sequence[bytes]) -> None:
+    def _accept(self, pieces: Sequence[bytes], confidence: float) -> None:
         if self._decoder is None:
             self._decoder = self._engine.decoder(self._options)
         for number, piece in enumerate(pieces, 1):
             wanted = self._options.partials and number == len(pieces)
             found = self._decoder.accept(piece, partial=wanted)
-            if found and found.transcript.text:
-                event = final_at(self._at, found.transcript) if found.final else Partial(found.transcript.text)
+            if found and confidence > SURE:
+                text = found.transcript.text
+                event = final_at(self._at, found.transcript) if found.final and text else Partial(text)
                 trio.from_thread.run_sync(self._emit, event)
 
-    async def finish(self, *, settled: bool = False) -> None:  # noqa: ARG002 - it has decoded everything already
+    async def finish(self, *, settled: bool = False, confidence: float = 1.0) -> None:  # noqa: ARG002 - all is decoded
         """See Recognizer."""
         if self._decoder is not None:
-            call = partial(self._engine.calls.timed, 0.0, self._decoder.finish)
+            call = partial(self._engine.calls.timed, 0.0, partial(self._decoder.finish, confidence))
             found: Transcript = await trio.to_thread.run_sync(call, limiter=self._limiter)
             if found.text:
                 self._emit(final_at(self._at, found))

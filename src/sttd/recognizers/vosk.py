@@ -25,6 +25,9 @@ PIECE = RATE // 10 * SAMPLE_BYTES
 RETIRED_AFTER = 3600 * RATE
 """Samples after which a recognizer is not used again: it never gives back what its graph has grown to, and its times
 are 32-bit floats."""
+SURE, HARDLY_SURE, SURE_OF_WORDS = 0.92, 0.8, 0.5
+"""A Vosk model makes words of everything it is given. They count where the voice gate was sure that it was speech, or
+hardly sure, and the model is sure of the words."""
 MEMORY = 80 << 20
 """What a recognizer may grow to (docs/performance.md)."""
 
@@ -75,6 +78,7 @@ class VoskEngine(Engine):
         *,
         final: bool = True,  # noqa: ARG002
         context: str = "",  # noqa: ARG002
+        confidence: float = 1.0,  # noqa: ARG002
     ) -> Transcript:
         """A whole recording, through a recognizer of its own."""
         parts = []
@@ -236,7 +240,8 @@ class VoskDecoder(Decoder):
         self._lent = lent
         self._give_back = give_back
         self._before = lent.heard / RATE
-        lent.recognizer.SetWords(options.words)
+        self._words = options.words
+        lent.recognizer.SetWords(True)  # it finds them all the same
 
     def accept(self, pcm: bytes, *, partial: bool) -> Hypothesis | None:
         """See Decoder."""
@@ -246,9 +251,12 @@ class VoskDecoder(Decoder):
             return Hypothesis(Transcript(json.loads(self._lent.recognizer.PartialResult())["partial"]), final=False)
         return None
 
-    def finish(self) -> Transcript:
+    def finish(self, confidence: float = 1.0) -> Transcript:
         """See Decoder."""
-        return self._transcript(self._lent.finish())
+        found = self._lent.finish()
+        words = found.get("result", ())
+        sure = sum(item["conf"] for item in words) / len(words) if words else 0.0
+        return self._transcript(found if is_speech(confidence, sure) else {})
 
     def close(self) -> None:
         """See Decoder."""
@@ -263,8 +271,14 @@ class VoskDecoder(Decoder):
                 round(item["conf"], 3),
             )
             for item in found.get("result", ())
+            if self._words
         )
         return Transcript(found.get("text", ""), words)
+
+
+def is_speech(confidence: float, of_words: float) -> bool:
+    """Judge words by the voice gate's confidence that they are speech, and the model's mean confidence in them."""
+    return confidence > SURE or (confidence > HARDLY_SURE and of_words > SURE_OF_WORDS)
 
 
 def _recognizer(model: Any, phrases: Sequence[str] = ()) -> Any:

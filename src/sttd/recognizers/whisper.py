@@ -20,11 +20,6 @@ if TYPE_CHECKING:
 
     from sttd.config import SessionOptions
 
-# Silence, noise and music make Whisper write what it has read most. Beyond the thresholds of its own decoder
-# (openai/whisper, transcribe.py) a segment is dropped where the model doubts both that there is speech and what was
-# said; (no-speech probability over, mean log probability under), chosen on recordings of speech and of noise.
-DOUBTS = ((0.6, -0.8), (0.4, -1.1))
-COMPRESSION = 2.4
 UNSURE = -0.45
 """Mean log probability under which what was found in a short window is tried again in the whole one."""
 
@@ -98,15 +93,38 @@ class FasterWhisperEngine(Engine):
         except Exception as error:
             raise ModelError(f"the Whisper model in {self.model} does not load: {error}") from error
 
-    def transcribe(self, pcm: bytes, options: SessionOptions, *, final: bool = True, context: str = "") -> Transcript:
+    def transcribe(
+        self,
+        pcm: bytes,
+        options: SessionOptions,
+        *,
+        final: bool = True,
+        context: str = "",
+        confidence: float = 1.0,
+    ) -> Transcript:
         """Decode; segments that Whisper made up from silence, noise or its own repetition are left out."""
         if len(pcm) < SHORTEST:
             return Transcript("")
         language = base_language(options.language) or None
-        return self._decode(pcm, language=language, words=options.words, final=final, context=context)
+        words = options.words and final
+        return self._decode(pcm, language=language, words=words, final=final, context=context, confidence=confidence)
 
-    def _decode(self, pcm: bytes, *, language: str | None, words: bool, final: bool, context: str = "") -> Transcript:
+    def _decode(
+        self,
+        pcm: bytes,
+        *,
+        language: str | None,
+        words: bool,
+        final: bool,
+        context: str = "",
+        confidence: float = 1.0,
+    ) -> Transcript:
         import numpy as np
+
+        from sttd.recognizers.evidence import COMPRESSION, loops, words_spoken
+
+        def runs_away(segment: Any) -> bool:
+            return len(segment.tokens) >= most or loops(segment, audio)
 
         audio = np.multiply(np.frombuffer(pcm, np.int16), 1 / 32768, dtype=np.float32)
         length = len(audio) / RATE
@@ -115,22 +133,36 @@ class FasterWhisperEngine(Engine):
             audio,
             language=language,
             beam_size=self.config.faster_whisper.beam_size if final else 1,
-            word_timestamps=words and final,
+            word_timestamps=words,
         )
         segments: list[Any] = []
+        compression: float | None = COMPRESSION
+        most = int(TOKENS + TOKENS_A_SECOND * length)
         short = self.fitted.window(length) < WHOLE_S
         if short:
-            most = int(TOKENS + TOKENS_A_SECOND * length)
             # The library would leave out without a word what a second try might understand.
-            segments = decode(self.fitted, temperature=0.0, max_new_tokens=most, no_speech_threshold=None)
+            segments = decode(
+                self.fitted,
+                temperature=0.0,
+                max_new_tokens=most,
+                no_speech_threshold=None,
+                compression_ratio_threshold=None,
+            )
             if not final:
-                segments = [segment for segment in segments if not _runs_away(segment, most)]
-            elif any(_runs_away(segment, most) or segment.avg_logprob < UNSURE for segment in segments):
+                segments = [segment for segment in segments if not runs_away(segment)]
+            elif any(runs_away(segment) or segment.avg_logprob < UNSURE for segment in segments):
                 short = False
+            if any(segment.compression_ratio > COMPRESSION and not runs_away(segment) for segment in segments):
+                compression = None  # what is said again and again is no reason to try again
         if not short:
             # In a short window the decoder runs on with what it was told was said before.
-            segments = decode(self.whole, temperature=TEMPERATURES if final else 0.0, initial_prompt=context or None)
-        return _transcript([segment for segment in segments if _is_speech(segment)])
+            segments = decode(
+                self.whole,
+                temperature=TEMPERATURES if final else 0.0,
+                initial_prompt=context or None,
+                compression_ratio_threshold=compression,
+            )
+        return _transcript([(segment, words_spoken(segment, audio, confidence)) for segment in segments])
 
     @staticmethod
     def _segments(audio: Any, model: Any, **options: Any) -> list[Any]:
@@ -138,7 +170,6 @@ class FasterWhisperEngine(Engine):
         found, _info = model.transcribe(
             audio,
             condition_on_previous_text=False,
-            compression_ratio_threshold=COMPRESSION,
             # Timestamps only cost time in one window; a longer recording needs them to go from window to window.
             without_timestamps=one_window,
             **options,
@@ -153,22 +184,14 @@ def _limit_arenas(number: int) -> None:
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, number)
 
 
-def _transcript(segments: Sequence[Any]) -> Transcript:
+def _transcript(segments: Sequence[tuple[Any, int]]) -> Transcript:
+    """Of the first so many words of each segment."""
+    texts = [" ".join(segment.text.split()[:spoken]) for segment, spoken in segments]
     return Transcript(
-        " ".join(segment.text.strip() for segment in segments).strip(),
+        " ".join(text for text in texts if text),
         tuple(
             Word(word.word.strip(), round(word.start, 3), round(word.end, 3), round(word.probability, 3))
-            for segment in segments
-            for word in segment.words or ()
+            for segment, spoken in segments
+            for word in (segment.words or ())[:spoken]
         ),
     )
-
-
-def _runs_away(segment: Any, most: int) -> bool:
-    return bool(segment.compression_ratio > COMPRESSION or len(segment.tokens) >= most)
-
-
-def _is_speech(segment: Any) -> bool:
-    if segment.compression_ratio > COMPRESSION:
-        return False
-    return not any(segment.no_speech_prob > over and segment.avg_logprob < under for over, under in DOUBTS)

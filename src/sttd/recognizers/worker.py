@@ -248,12 +248,12 @@ class InterfaceRecognizer(Recognizer):
         """See Recognizer."""
         self._audio.clear()
 
-    async def accept(self, pieces: Sequence[bytes]) -> None:
+    async def accept(self, pieces: Sequence[bytes], *, confidence: float = 1.0) -> None:  # noqa: ARG002
         """See Recognizer."""
         for piece in pieces:
             self._audio += piece
 
-    async def finish(self, *, settled: bool = False) -> None:  # noqa: ARG002
+    async def finish(self, *, settled: bool = False, confidence: float = 1.0) -> None:  # noqa: ARG002
         """See Recognizer."""
         text = await self._service.transcribe(bytes(self._audio))
         self._audio.clear()
