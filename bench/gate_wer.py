@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.corpus import ROOT, Clip, Missing, clips, optional
+from bench.heard import Utterance, utterances
 from bench.report import Section, machine, table
-from sttd.audio.pipeline import Pipeline, Speech, UtteranceEnd
 from sttd.config import Config, FasterWhisperConfig, ModelsConfig, SessionOptions
 from sttd.errors import ModelError, ModelMissing
 from sttd.models.store import resolve
@@ -84,23 +84,16 @@ def whisper(model_name: str = "tiny.en", workers: int = 0, threads: int = 0) -> 
 def transcribe(engine: FasterWhisperEngine, clip: Clip, options: SessionOptions) -> str:
     """The text of a recording, streamed in pieces of 100 ms."""
     said = ""
-    for utterance in utterances(clip, options):
-        text = engine.transcribe(utterance, options, context=said[-CONTEXT_CHARACTERS:]).text
-        said = f"{said} {text}".strip()
+    for utterance in clip_utterances(clip, options):
+        found = engine.transcribe(
+            utterance.pcm, options, context=said[-CONTEXT_CHARACTERS:], confidence=utterance.confidence
+        )
+        said = f"{said} {found.text}".strip()
     return said
 
 
-def utterances(clip: Clip, options: SessionOptions) -> Iterator[bytes]:
-    options = replace(options, sample_rate=clip.rate, channels=clip.samples.shape[1])
-    pipeline = Pipeline(options)
-    pieces = [clip.samples[at : at + clip.rate // 10].tobytes() for at in range(0, len(clip.samples), clip.rate // 10)]
-    utterance = b""
-    for segment in [*(found for piece in pieces for found in pipeline.feed(piece)), *pipeline.flush()]:
-        if isinstance(segment, Speech):
-            utterance += segment.pcm
-        elif isinstance(segment, UtteranceEnd):
-            yield utterance
-            utterance = b""
+def clip_utterances(clip: Clip, options: SessionOptions) -> Iterator[Utterance]:
+    return utterances(clip.samples, replace(options, sample_rate=clip.rate, channels=clip.samples.shape[1]))
 
 
 def normalized(text: str) -> str:

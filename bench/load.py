@@ -6,7 +6,8 @@
 
 A stream is a connection on which recordings follow one another, each with silence behind it, as fast as they were
 spoken and whatever the server answers (an open loop). Latency counts from the end of speech to the last final that
-comes before the next recording begins. With --whole a recording is one message, sent when the one before was answered,
+comes before the next recording begins; an utterance without a text counts as infinitely late. With --whole a recording
+is one message, sent when the one before was answered,
 and latency counts from there: for servers that find no endpoints. `json` and `plain` are sttd's protocols, `vosk` is
 vosk-server's. Recordings: ../shared/speech, or --folder with wav or flac files.
 """
@@ -17,6 +18,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import os
 import time
 from dataclasses import dataclass, field
@@ -92,12 +94,10 @@ class Outcome:
 
 
 def percentiles(name: str, values: Sequence[float], which: Sequence[int]) -> dict[str, float | None]:
-    return {
-        f"{name} {'max' if at == 100 else f'p{at}'} ms": round(1000 * float(np.percentile(values, at)), 1)
-        if values
-        else None
-        for at in which
-    }
+    """Of values that may be infinite: each is one of them, not a mean of two."""
+    found = {at: float(np.percentile(values, at, method="higher")) for at in which} if values else {}
+    names = {at: "max" if at == 100 else f"p{at}" for at in which}
+    return {f"{name} {names[at]} ms": round(1000 * found[at], 1) if values else None for at in which}
 
 
 def turns(folder: str, shortest: float, longest: float) -> list[Turn]:
@@ -167,6 +167,7 @@ class Stream:
                 except ConnectionClosed:
                     self._outcome.utterances += 1
                     self._outcome.missing += 1
+                    self._outcome.latencies.append(math.inf)
                     break
             for task in tasks:
                 task.cancel()
@@ -214,6 +215,7 @@ class Stream:
             self._outcome.latencies.append(self._finals[-1][0] - since)
         else:
             self._outcome.missing += 1
+            self._outcome.latencies.append(math.inf)
 
 
 def final_text(protocol: str, message: str | bytes) -> str:

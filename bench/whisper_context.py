@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.corpus import Missing, clips, optional
-from bench.gate_wer import normalized, utterances, whisper
+from bench.gate_wer import clip_utterances, normalized, whisper
 from bench.report import Section, machine, table
 from sttd.audio.format import RATE
 from sttd.config import SessionOptions
@@ -105,7 +105,7 @@ def compared(jiwer: Any, model: str, folders: Sequence[str], *, full: bool) -> s
     engine = whisper(model, workers=1, threads=1)
     step = 1 if full else EVERY
     work = [
-        (clip.transcript, clip.language, [as_float(one) for one in utterances(clip, SessionOptions())])
+        (clip.transcript, clip.language, [as_float(one.pcm) for one in clip_utterances(clip, SessionOptions())])
         for folder in folders
         for clip in clips(folder, "speech")[::step]
         if clip.transcript and (clip.language in engine.languages or not clip.language)
