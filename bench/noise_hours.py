@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from bench.report import Section, machine, table
 from bench.short_words import conditions
 from sttd.audio.format import RATE
 from sttd.config import SessionOptions
+from sttd.recognizers import evidence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,8 +31,17 @@ if TYPE_CHECKING:
     from sttd.recognizers.whisper import FasterWhisperEngine
 
 LOOP_S, QUICK_S = 600, 60
-THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+NEVER = (1.0, 0.0)
+THRESHOLDS = (0.3, 0.5, 0.7, 0.8)
 AN_HOUR = 2
+AS_IT_IS: dict[str, Any] = {"LONG_S": evidence.LONG_S}
+BEFORE: dict[str, Any] = {
+    "DOUBTS_IF_LONG": NEVER,
+    "DOUBTS_IF_UNSURE": NEVER,
+    "DOUBTS_OF_WORDS": evidence.DOUBTS,
+    "STOCK_NO_SPEECH": 1.0,
+}
+"""Of the module evidence: what makes it the rule that sttd had before."""
 
 
 def run(*, full: bool) -> Section:
@@ -80,27 +91,33 @@ def looped(clip: Clip, seconds: int) -> Pcm:
 
 
 def trade_off(engine: FasterWhisperEngine, noises: Sequence[Clip], plots: dict[str, str], *, full: bool) -> str:
-    """Words without text against texts of a minute of each noise, for thresholds of the gate."""
-    digits = [at_16k(clip) for clip in clips("digits", "digit")][:: 1 if full else 6]
+    """Words without text against texts of a minute of each noise: for thresholds of the gate, and without evidence."""
+    digits = [at_16k(clip) for clip in clips("digits", "digit")][:: 2 if full else 6]
     words = [word for name in ("as it is", "in hiss of 30 steps") for word in conditions(digits)[name]]
-    rows, lost_shares, rates = [], [], []
-    for threshold in THRESHOLDS:
-        options = SessionOptions(threshold=threshold)
-        with ThreadPoolExecutor(engine.workers) as pool:
-            lost = list(pool.map(partial(text_of, engine, options=options), words)).count("")
-            texts = sum(len(heard) for _, heard in pool.map(partial(listen, engine, options, QUICK_S), noises))
-        lost_shares.append(100 * lost / len(words))
-        rates.append(texts * 3600 / (QUICK_S * len(noises)))
-        rows.append([f"{threshold:g}", f"{lost} of {len(words)}", f"{lost_shares[-1]:.1f} %", f"{rates[-1]:.1f}"])
-    top = max(10, *(int(rate / 10 + 1) * 10 for rate in rates))
+    rows = []
+    curves = []
+    for name, constants in (("as it is", AS_IT_IS), ("as it was", BEFORE)):
+        lost_shares, rates = [], []
+        for threshold in THRESHOLDS if constants is AS_IT_IS else THRESHOLDS[1:4:2]:
+            options = SessionOptions(threshold=threshold)
+            with ThreadPoolExecutor(engine.workers) as pool, patch.multiple(evidence, **constants):
+                lost = list(pool.map(partial(text_of, engine, options=options), words)).count("")
+                texts = sum(len(heard) for _, heard in pool.map(partial(listen, engine, options, QUICK_S), noises))
+            lost_shares.append(100 * lost / len(words))
+            rates.append(texts * 3600 / (QUICK_S * len(noises)))
+            share, rate = f"{lost_shares[-1]:.1f} %", f"{rates[-1]:.0f}"
+            rows.append([name, f"{threshold:g}", f"{lost} of {len(words)}", share, rate])
+        curves += [Curve(f"evidence {name}", rates, lost_shares), Curve("", rates, lost_shares, dots=True)]
+    top = max(10, *(int(rate / 10 + 1) * 10 for curve in curves for rate in curve.x))
     plots["noise-hours.svg"] = svg(
         f"Words without text against texts from noise, thresholds {THRESHOLDS[0]:g} to {THRESHOLDS[-1]:g}",
         Axis("texts an hour of noise", [top * tick / 5 for tick in range(6)]),
-        Axis("words without text, %", [0, 5, 10, 15, 20]),
-        [Curve("by threshold", rates, lost_shares), Curve("", rates, lost_shares, dots=True)],
+        Axis("words without text, %", [0, 5, 10, 15, 20, 25, 30]),
+        curves,
     )
-    return f"""Single digits (as they are, and in hiss of 30 steps), and a minute of each noise:
+    return f"""Single digits (as they are, and in hiss of 30 steps), and a minute of each noise. Evidence `as it was`: \
+no-speech and log probability alone.
 
-{table(["threshold", "words without text", "share", "texts an hour of noise"], rows)}
+{table(["evidence", "threshold", "words without text", "share", "texts an hour of noise"], rows)}
 
 ![Words against noise](plots/noise-hours.svg)"""

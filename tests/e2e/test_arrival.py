@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import jiwer
 import pytest
 
-from tests.support import Clip, Daemon, at_16k_mono, finals, json_events, normalized, pieces, shared_clips, trimmed
+from tests.support import Clip, Daemon, at_16k_mono, finals, json_events, normalized, pieces, trimmed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -155,19 +155,3 @@ def test_probable_speech_that_began_no_utterance_is_a_warning(whisper: Daemon, t
     assert "began no utterance" in warnings[0]
     with whisper.json(warnings=1, partials=0) as client:
         assert "warning" not in {event["type"] for event in json_events(client, word * 2)}
-
-
-def test_a_partial_is_taken_back_where_no_final_follows(whisper: Daemon) -> None:
-    """Noise that was taken for speech for a while; a client shows the newest partial, and may not be left with it."""
-    clips = [clip for clip in shared_clips("noise/") if len(clip.samples) > 3 * clip.rate]
-    if not clips:
-        pytest.skip("../shared/speech is missing")
-    shown = 0
-    for clip in clips:
-        with whisper.json(threshold=0.3, sample_rate=clip.rate, channels=clip.samples.shape[1]) as client:
-            events = json_events(client, clip.pcm)
-        texts = [event for event in events if event["type"] in ("partial", "final")]
-        shown += any(event["type"] == "partial" for event in texts)
-        if texts and texts[-1]["type"] == "partial":
-            assert texts[-1]["text"] == "", clip.name
-    assert shown, "noise that gives a partial"

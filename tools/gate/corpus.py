@@ -9,7 +9,9 @@
 3. A file's path says whether it is from a speech place or a noise place. It is decoded to mono 16 kHz s16 (mean of the
    channels, soxr VHQ, no change of level); a long one gives one stretch of a minute. A fixed seed chooses.
 4. Silero v6 gives each 512 samples a probability. Speech: at least a quarter of the blocks above 0.5. Noise: never more
-   than two blocks in a row above 0.5, or else the stretches far from any speech; sung music falls out that way.
+   than two blocks in a row above 0.5, or else the stretches far from any speech; sung music falls out that way. In
+   recordings with nothing but a voice (STUDIO) every block that is loud enough is speech too, and all of them are kept:
+   Silero misses many a single letter or digit.
 5. Result: DIR/{speech,noise}.s16 (raw, native int16), DIR/speech.prob.f32 (raw float32, one per 512 samples),
    DIR/index.json (every clip: kind, start, length, source, group, file; speech also prob_start), DIR/summary.txt.
 What exists is not done again: deb/*, x/NAME/.done, x/synth-*/*/*.wav, part/NAME.npz (one package's clips).
@@ -27,7 +29,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -39,7 +41,7 @@ import soxr
 
 RATE, BLOCK, CONTEXT, SEED = 16000, 512, 64, "sttd-gate-1"
 LONGEST = 60.0  # seconds of one clip
-SHORTEST = {"speech": 0.4, "noise": 0.1}
+SHORTEST = {"speech": 0.15, "noise": 0.1}
 MINUTES = {"speech": 60.0, "noise": 45.0}  # at most, of one package
 AUDIO = {".wav", ".ogg", ".oga", ".opus", ".flac", ".mp3", ".g722", ".gsm"}
 HOLDERS = {".zip", ".wz", ".pk3", ".rcc", ".cat"}
@@ -47,6 +49,7 @@ HOLDERS = {".zip", ".wz", ".pk3", ".rcc", ".cat"}
 VOICED = re.compile(r"voice|speech|feedback|announcer|taunt|codriver|player/(?!footsteps)|good_morning", re.IGNORECASE)
 WHEEL = "moonshine-voice"
 SYNTHETIC = ("synth-espeak", "synth-flite", "synth-festival")
+STUDIO = re.compile(r"asterisk|klettres|synth-")  # nothing but a voice, single letters and words among them
 NOISY = """gcompris-qt-data sonic-pi-samples supertuxkart-data wesnoth-1.16-data wesnoth-1.16-music lmms-common
 hydrogen-drumkits warzone2100-music torcs-data colobot-common-sounds focuswriter singularity-music pingus-data naev-data
 frozen-bubble-data extremetuxracer-data openttd-opensfx sound-theme-freedesktop kanagram minetest-data supertux-data"""
@@ -92,6 +95,10 @@ KOREAN = """안녕하세요, 만나서 반갑습니다. 오늘은 날씨가 아�
 와서 강물이 불었습니다. 도서관은 우체국 옆에 있어요."""
 HINDI = """नमस्ते, आप कैसे हैं? आज मौसम बहुत अच्छा है. कल सुबह नौ बजे हमारी बैठक है. यह गाड़ी कहाँ जाती है? खिड़की
 थोड़ी खोल दीजिए. मुझे चाय बहुत पसंद है. जी हाँ, धन्यवाद. रात भर बारिश होती रही और नदी भर गई. बाज़ार डाकघर के पास है."""
+WORDS = """yes|no|zero|one|two|three|four|five|six|seven|eight|nine|ten|stop|go|start|on|off|up|down|left|right|open|
+close|play|pause|next|back|help|okay|cancel|hello|lights|louder|Anna|Peter|Kim|Sofia|James|wait|please|thanks|true|
+false|red|green|blue|kitchen|bedroom|timer|music|volume|call|save|delete|enter|again|now|never|good|bad|house|water|
+bird|cat|dog|tree|Monday|Friday|eleven|twelve|hundred|half|is it|who|what|why|here""".replace("\n", "").split("|")
 ESPEAK = ("en en-us de fr es it ko pl", "m1 m2 m3 m4 m5 m6 m7 f1 f2 f3 f4")  # languages and voices
 
 log = logging.getLogger("corpus")
@@ -153,20 +160,24 @@ def utterances() -> Iterator[tuple[str, list[str], str]]:
             pitch = f"-p{int(20 + 60 * rank(voice + line + 'pitch'))}"
             speed = f"-s{int(120 + 90 * rank(voice + line + 'speed'))}"
             yield f"synth-espeak/{voice}", ["espeak-ng", "-v", voice, pitch, speed, "-w", "OUT", line], ""
-    for voice, line in itertools.product(("awb", "rms", "slt", "kal16"), english):
+        words = WORDS if voice.startswith("en") else [str(number) for number in range(21)]
+        for line in sorted(words, key=lambda line, voice=voice: rank(voice + line))[:12]:
+            yield f"synth-espeak/{voice}", ["espeak-ng", "-v", voice, "-w", "OUT", line], ""
+    for voice, line in itertools.product(("awb", "rms", "slt", "kal16"), [*english, *WORDS]):
         yield f"synth-flite/{voice}", ["flite", "-voice", voice, "-t", line, "-o", "OUT"], ""
     for voice in ("kal_diphone", "ked_diphone", "cmu_us_slt_arctic_hts", "hindi_NSK_diphone"):
-        for line in hindi if "hindi" in voice else english:
+        for line in hindi if "hindi" in voice else [*english, *WORDS[::2]]:
             yield f"synth-festival/{voice}", ["text2wave", "-eval", f"(voice_{voice})", "-o", "OUT"], line
 
 
 def synthesize(x: Path) -> None:
-    """Have the sentences read by every voice there is."""
+    """Have the sentences and words read by every voice there is."""
     failed: set[str] = set()
-    for voice, command, text in utterances():
+
+    def speak(voice: str, command: list[str], text: str) -> None:
         out = x / voice / f"{hashlib.sha256(' '.join([*command, text]).encode()).hexdigest()[:12]}.wav"
         if out.exists() or voice in failed:
-            continue
+            return
         out.parent.mkdir(parents=True, exist_ok=True)
         half = out.with_suffix(".half")
         if run([str(half) if word == "OUT" else word for word in command], text=text):
@@ -174,6 +185,9 @@ def synthesize(x: Path) -> None:
             (x / voice).with_name(".done").touch()
         else:
             failed.add(voice)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(speak, *zip(*utterances(), strict=True)))
 
 
 def decode(path: Path) -> np.ndarray:
@@ -223,6 +237,13 @@ def runs(mask: np.ndarray) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
+def loud(sound: np.ndarray) -> np.ndarray:
+    """Give each block of a studio recording 0.9 where the voice is within 30 dB of its loudest, else 0."""
+    level = np.sqrt(np.mean(sound.reshape(-1, BLOCK).astype(float) ** 2, axis=1))
+    noise = min(4 * np.quantile(level, 0.05), 0.1 * level.max())
+    return np.asarray(0.9 * (level > max(0.03 * level.max(), noise, 20)), np.float32)
+
+
 def keep(kind: str, prob: np.ndarray) -> list[tuple[int, int]]:
     """Say which blocks of a file enter the corpus."""
     if kind == "speech":
@@ -267,6 +288,8 @@ def gather(name: str, root: Path, part: Path, silero: Silero) -> None:
             continue
         sound = sound[: len(sound) // BLOCK * BLOCK]
         prob = silero(sound)
+        if STUDIO.match(name):
+            prob = np.maximum(prob, loud(sound))
         kept = keep(kind, prob)
         counts[f"{kind} {'kept' if kept else 'rejected'}"] += 1
         for a, b in kept:
