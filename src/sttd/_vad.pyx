@@ -23,7 +23,7 @@ DEF INPUTS = 60  # 2 * BANDS + LAGS
 DEF RECENT = 5  # frames whose probabilities `confidence` averages: a tenth of a second
 DEF QUIETEST = 4 * 4 * FRAME  # energy of a frame of s16 below which nothing is heard: 4 steps r.m.s.
 DEF SETTLING = 16  # quiet frames that the network still sees, so that it rests in silence
-DEF CALM = 100  # frames without speech after which the network goes back to RESTED: it was trained on short stretches
+DEF CALM = 100  # frames without speech after which the network goes back to RESTED: no quiet is older than two seconds
 DEF RESTED = 25  # frames without speech after which its state is kept
 DEF CALM_BELOW = 0.3  # probability of such a frame
 

@@ -26,7 +26,7 @@ CONVERTED = {
     192000: "d097d2b0cd8c8f21",
 }
 FEATURES = "b6f304160c8c8f62"
-PROBABILITIES = "a0a793f6c8bb63e0"
+PROBABILITIES = "791aad46aaa705eb"
 
 
 def signal(count: int) -> np.ndarray:

@@ -3,8 +3,10 @@
     python tools/gate/train.py --train FILE.npz ... --valid FILE.npz --out src/sttd/_vad_weights.h   (needs torch 2.13)
 
 The network: a dense layer with tanh, two layers of gated recurrent units, one output. Adam, binary cross-entropy
-against Silero's probabilities; the last quarter of the epochs is trained with weights rounded to the eight bits that
-are written (straight-through), so that rounding costs nothing afterwards.
+against Silero's probabilities. The network's state is carried from stretch to stretch (truncated backpropagation
+through time), so that it is trained in the states that hours of quiet and talk leave it in. The last quarter of the
+epochs is trained with weights rounded to the eight bits that are written (straight-through), so that rounding costs
+nothing afterwards.
 """
 
 import argparse
@@ -17,7 +19,9 @@ import numpy as np
 import torch
 from torch import nn
 
-DENSE, HIDDEN, LAYERS = 48, 48, 2
+DENSE, HIDDEN, LAYERS = 64, 64, 2
+CHUNK = 250  # frames through which gradients go back
+CARRIED = 0.75  # probability that a stream goes on into the next stretch
 
 
 class Network(nn.Module):
@@ -32,10 +36,10 @@ class Network(nn.Module):
         self.gru = nn.GRU(DENSE, HIDDEN, LAYERS, batch_first=True, dropout=0.15)
         self.out = nn.Linear(HIDDEN, 1)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits, a frame each."""
-        hidden, _ = self.gru(self.drop(torch.tanh(self.dense((x - self.mean) * self.scale))))
-        return self.out(self.drop(hidden)).squeeze(-1)
+    def forward(self, x: torch.Tensor, state: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits, a frame each, and the state after them."""
+        hidden, state = self.gru(self.drop(torch.tanh(self.dense((x - self.mean) * self.scale))), state)
+        return self.out(self.drop(hidden)).squeeze(-1), state
 
     def matrices(self) -> list[nn.Parameter]:
         """What is written in eight bits, in the order of the file: outputs x inputs each."""
@@ -73,60 +77,86 @@ def load(paths: list[Path]) -> tuple[torch.Tensor, torch.Tensor]:
 def train(options: argparse.Namespace) -> Network:
     """The best network on the validation set."""
     torch.manual_seed(options.seed)
+    torch.set_num_threads(options.threads)
     x, y = load(options.train)
     vx, vy = load(options.valid)
     sample = x[:500].float().reshape(-1, x.shape[-1])
     network = Network(sample.mean(0), 1 / sample.std(0))
     optimizer = torch.optim.AdamW(network.parameters(), lr=options.rate, weight_decay=1e-4)
-    steps = options.epochs * math.ceil(len(x) / options.batch)
+    columns = len(x) // options.batch
+    steps = options.epochs * columns * (x.shape[1] // CHUNK)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.rate, total_steps=steps, pct_start=0.1)
     best, best_loss = copy.deepcopy(network), math.inf
     generator = torch.Generator().manual_seed(options.seed)
     for epoch in range(options.epochs):
         rounding = epoch >= options.epochs * 3 // 4
         began, total = time.monotonic(), 0.0
-        for chosen in torch.randperm(len(x), generator=generator).split(options.batch):
-            network.train()
-            exact = round_in_place(network) if rounding else None
-            loss = loss_of(network, x[chosen].float(), y[chosen].float())
-            optimizer.zero_grad()
-            loss.backward()
-            if exact is not None:
-                for weight, value in zip(network.matrices(), exact, strict=True):
-                    weight.data = value
-            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            total += loss.item() * len(chosen)
+        state = torch.zeros(LAYERS, options.batch, HIDDEN)
+        order = torch.randperm(len(x), generator=generator)[: columns * options.batch].view(columns, -1)
+        network.train()
+        for chosen in order:
+            # A stream goes on into the next stretch, as a microphone's does, so that its state grows old.
+            state = state * (torch.rand(options.batch, generator=generator) < CARRIED)[:, None]
+            colours = colour(options.batch, x.shape[-1] // 2 - 2)
+            for start in range(0, x.shape[1], CHUNK):
+                part = [t[chosen, start : start + CHUNK].float() for t in (x, y)]
+                exact = round_in_place(network) if rounding else None
+                logits, state = network(coloured(part[0], colours), state.detach())
+                loss = nn.functional.binary_cross_entropy_with_logits(logits, part[1])
+                optimizer.zero_grad()
+                loss.backward()
+                if exact is not None:
+                    for weight, value in zip(network.matrices(), exact, strict=True):
+                        weight.data = value
+                nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+                optimizer.step()
+                schedule.step()
+                total += loss.item()
         exact = round_in_place(network)
         network.eval()
-        with torch.no_grad():
-            logits = torch.cat([network(part.float()) for part in vx.split(100)])
-            valid = float(nn.functional.binary_cross_entropy_with_logits(logits, vy.float()))
+        logits = lasting(network, vx)
+        valid = float(nn.functional.binary_cross_entropy_with_logits(logits, vy.float()))
         area = area_under_curve(logits.flatten().numpy(), vy.flatten().numpy() > 0.5)
         if rounding and valid < best_loss:
             best, best_loss = copy.deepcopy(network), valid
+        if options.keep:
+            torch.save(network.state_dict(), options.out.with_suffix(".pt"))
         for weight, value in zip(network.matrices(), exact, strict=True):
             weight.data = value
         print(
-            f"epoch {epoch} train {total / len(x):.4f} valid {valid:.4f} area {area:.4f}",
+            f"epoch {epoch} train {total * options.epochs / steps:.4f} valid {valid:.4f} area {area:.4f}",
             f"seconds {time.monotonic() - began:.0f}",
             flush=True,
         )
     return best
 
 
-def loss_of(network: Network, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy. Every stretch is coloured anew, so that the network does not learn its few speakers by heart.
+@torch.no_grad()
+def lasting(network: Network, x: torch.Tensor) -> torch.Tensor:
+    """Logits of the stretches, in rows of twelve that follow each other: four minutes without a new start."""
+    rows = x.view(-1, 12, *x.shape[1:])
+    state, found = None, []
+    for column in range(12):
+        logits, state = network(rows[:, column].float(), state)
+        found.append(logits)
+    return torch.stack(found, 1).view(x.shape[:2])
 
-    The colour, a smooth curve over the bands, moves levels but not their distance from the floor.
+
+def colour(number: int, levels: int) -> torch.Tensor:
+    """A smooth curve over the bands for each of `number` streams.
+
+    Every stretch is coloured anew, so that the network does not learn its few speakers by heart. A colour moves levels
+    but not their distance from the floor.
     """
-    levels = x.shape[-1] // 2 - 2
     place = torch.linspace(0, math.pi, levels)
     waves = torch.cos(torch.arange(5)[:, None] * place)
-    colour = (torch.randn(len(x), 5) * torch.tensor([0.7, 0.8, 0.6, 0.4, 0.3])) @ waves
-    x = torch.cat([x[..., :levels] + colour[:, None], x[..., levels:]], -1) + 0.15 * torch.randn_like(x)
-    return nn.functional.binary_cross_entropy_with_logits(network(x), y)
+    return (torch.randn(number, 5) * torch.tensor([0.7, 0.8, 0.6, 0.4, 0.3])) @ waves
+
+
+def coloured(x: torch.Tensor, colours: torch.Tensor) -> torch.Tensor:
+    """Features in these colours, with a little noise."""
+    levels = colours.shape[-1]
+    return torch.cat([x[..., :levels] + colours[:, None], x[..., levels:]], -1) + 0.15 * torch.randn_like(x)
 
 
 def round_in_place(network: Network) -> list[torch.Tensor]:
@@ -182,8 +212,10 @@ def main() -> None:
     parser.add_argument("--valid", type=Path, required=True, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=24)
-    parser.add_argument("--batch", type=int, default=96)
-    parser.add_argument("--rate", type=float, default=4e-3)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rate", type=float, default=3e-3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--keep", action="store_true", help="the newest weights too, after each epoch")
     parser.add_argument("--seed", type=int, default=1)
     write(train(parser.parse_args()), parser.parse_args().out)
 
