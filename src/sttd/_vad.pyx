@@ -23,9 +23,9 @@ DEF INPUTS = 60  # 2 * BANDS + LAGS
 DEF RECENT = 5  # frames whose probabilities `confidence` averages: a tenth of a second
 DEF QUIETEST = 4 * 4 * FRAME  # energy of a frame of s16 below which nothing is heard: 4 steps r.m.s.
 DEF SETTLING = 16  # quiet frames that the network still sees, so that it rests in silence
-DEF CALM = 100  # frames without speech after which the network goes back to RESTED: no quiet is older than two seconds
-DEF RESTED = 25  # frames without speech after which its state is kept
-DEF CALM_BELOW = 0.3  # probability of such a frame
+DEF CALM = 100  # frames without speech after which the network begins anew: no quiet is older than two seconds
+DEF RESTLESS = 500  # the same where something might be speech all the time
+DEF CALM_BELOW = 0.3  # probability under which nothing might be speech
 
 cdef extern from "_vad_weights.h":
     enum:
@@ -317,15 +317,13 @@ cdef class VoiceGate:
     cdef int place
     cdef double threshold
     cdef bint open, seen
-    cdef int quiet, calm
+    cdef int quiet, age
     cdef int64_t energy
     cdef float[WINDOW] window
     cdef float[BANDS] floor
     cdef float[INPUTS] inputs
     cdef float[HIDDEN] first
     cdef float[HIDDEN] second
-    cdef float[HIDDEN] rested_first
-    cdef float[HIDDEN] rested_second
 
     def __cinit__(self, double threshold=0.5):
         if not 0 < threshold < 1:
@@ -342,9 +340,7 @@ cdef class VoiceGate:
         memset(self.recent, 0, sizeof(self.recent))
         memset(self.window, 0, sizeof(self.window))
         self.seen = False
-        self.calm = 0
-        memset(self.first, 0, sizeof(self.first))
-        memset(self.second, 0, sizeof(self.second))
+        self._forget()
 
     def reset(self):
         """Forget everything, as at the start of a stream."""
@@ -397,15 +393,15 @@ cdef class VoiceGate:
         self.open = self.probability > (self.threshold * 0.5 if self.open else self.threshold)
 
     cdef void _rest(self) noexcept nogil:
-        """Keep the state of the network as half a second of quiet leaves it, however long the quiet lasts."""
-        self.calm = self.calm + 1 if self.probability < CALM_BELOW else 0
-        if self.calm == RESTED:
-            memcpy(self.rested_first, self.first, sizeof(self.first))
-            memcpy(self.rested_second, self.second, sizeof(self.second))
-        elif self.calm >= CALM:
-            memcpy(self.first, self.rested_first, sizeof(self.first))
-            memcpy(self.second, self.rested_second, sizeof(self.second))
-            self.calm = RESTED
+        """Have the network begin anew in quiet, so that a word finds it the same however long the quiet lasts."""
+        self.age = 0 if self.open else self.age + 1
+        if self.age >= RESTLESS or (self.age >= CALM and self.probability < CALM_BELOW):
+            self._forget()
+
+    cdef void _forget(self) noexcept nogil:
+        self.age = 0
+        memset(self.first, 0, sizeof(self.first))
+        memset(self.second, 0, sizeof(self.second))
 
     cdef void _take(self, const void* frame) noexcept nogil:
         memmove(self.window, self.window + FRAME, (WINDOW - FRAME) * sizeof(float))

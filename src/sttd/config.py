@@ -68,7 +68,7 @@ class EndpointConfig:
     )
     onset_ms: int = setting(60, "speech without a break that an utterance must begin with", low=20, high=1000)
     min_speech_ms: int = setting(100, "speech that an utterance must have in all to be begun", low=20, high=2000)
-    pre_roll_ms: int = setting(400, "audio before the onset that goes along", low=0, high=2000)
+    pre_roll_ms: int = setting(200, "audio before the onset that goes along", low=0, high=2000)
     hangover_ms: int = setting(500, "audio after the last speech that still goes to the recognizer", low=0, high=5000)
     pause_ms: int = setting(200, "silence after which a recognizer may start, in case it lasts", low=20, high=10000)
     min_silence_ms: int = setting(500, "silence that ends an utterance", low=100, high=10000)

@@ -62,11 +62,12 @@ def heard(texts: list[str]) -> list[str]:
 
 
 def warm_up(daemon: Daemon, two_cities: Clip) -> None:
-    """What decoding takes at its first utterances is no matter of the length."""
-    with daemon.json() as client:
-        client.send(at_16k_mono(two_cities))
-        client.send('{"type":"eof"}')
-        assert list(client)
+    """What decoding takes at its first utterances, short ones and the longest, is no matter of the length."""
+    for gate in (1, 0):
+        with daemon.json(gate=gate) as client:
+            client.send(at_16k_mono(two_cities))
+            client.send('{"type":"eof"}')
+            assert list(client)
 
 
 def test_an_hour_in_one_message_is_answered_in_order_and_in_bounded_memory(

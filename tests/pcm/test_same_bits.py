@@ -26,7 +26,7 @@ CONVERTED = {
     192000: "d097d2b0cd8c8f21",
 }
 FEATURES = "b6f304160c8c8f62"
-PROBABILITIES = "791aad46aaa705eb"
+PROBABILITIES = "837a218714129572"
 
 
 def signal(count: int) -> np.ndarray:

@@ -51,14 +51,14 @@ def marks(pattern: str, config: EndpointConfig = RULES, powers: dict[int, float]
 
 
 def test_an_utterance_has_a_pre_roll_a_hangover_and_a_pause_before_its_end() -> None:
-    found = marks("." * 20 + "#" * 10 + "." * 20)
-    assert found == [Begin(10), Pause(40), End(35)]
+    found = marks("." * 40 + "#" * 10 + "." * 20)
+    assert found == [Begin(30), Pause(60), End(55)]
 
 
 def test_times_are_exact_in_samples() -> None:
     endpointer = Endpointer(replace(RULES, pre_roll_ms=7, hangover_ms=33), at=12345)
-    found = [mark for frame in "." * 20 + "#" * 10 + "." * 20 for mark in endpointer.step(frame == "#", 1.0)]
-    speech = 12345 + 20 * FRAME
+    found = [mark for frame in "." * 40 + "#" * 10 + "." * 20 for mark in endpointer.step(frame == "#", 1.0)]
+    speech = 12345 + 40 * FRAME
     assert found[0] == Begin(speech - 7 * 16)
     assert found[-1] == End(speech + 10 * FRAME + 33 * 16, settled=True)
 
@@ -66,18 +66,26 @@ def test_times_are_exact_in_samples() -> None:
 def test_an_utterance_begins_where_speech_was_first_likely() -> None:
     endpointer = Endpointer(RULES)
     found: list[Mark] = []
-    for number in range(60):
-        found += endpointer.step(number >= 40, 1.0, perhaps=number >= 25)
-    assert found == [Begin((25 - 10) * FRAME)]
+    for number in range(90):
+        found += endpointer.step(number >= 70, 1.0, perhaps=number >= 55)
+    assert found == [Begin((55 - 10) * FRAME)]
     distant = Endpointer(RULES)
     found = [mark for number in range(90) for mark in distant.step(number >= 80, 1.0, perhaps=True)]
     assert found == [Begin((80 - 25 - 10) * FRAME)], "half a second before the onset at most"
 
 
 def test_the_pre_roll_does_not_reach_into_the_utterance_before() -> None:
-    found = marks("." * 20 + "#" * 10 + "." * 16 + "#" * 10)
-    assert found[-1] == Begin(36)
-    assert found[-2] == End(35)
+    found = marks("." * 40 + "#" * 10 + "." * 40 + "#" * 10, replace(RULES, pre_roll_ms=900))
+    assert found[-1] == Begin(55)
+    assert found[-2] == End(55)
+
+
+def test_a_little_audio_is_not_left_out_between_utterances_nor_at_the_start() -> None:
+    assert marks("." * 20 + "#" * 10)[0] == Begin(0)
+    found = marks("." * 40 + "#" * 10 + "." * 30 + "#" * 10)
+    assert found[-2:] == [End(55), Begin(55)]
+    found = marks("." * 40 + "#" * 10 + "." * 60 + "#" * 10)
+    assert found[-2:] == [End(55), Begin(100)]
 
 
 @pytest.mark.parametrize("pattern", ["##.##.##..", "####" + "." * 20, "#.#.#.#.#.#.#.#.#.#", "##" * 1 + "." * 6 + "##"])

@@ -17,6 +17,9 @@ CUT_WINDOW = samples(2000)
 FAINT_ONSET = samples(500)
 """How far before the gate was sure an utterance may begin, if what lay there might have been speech."""
 
+LEFT_OUT = samples(400)
+"""So little audio is not left out before an utterance: a recording that was cut tightly is decoded as a whole."""
+
 DOUBT = 3
 """How many times as long a silence must be in which there may be speech, as far as the gate can tell."""
 
@@ -110,7 +113,7 @@ class Endpointer:
     def reach(config: EndpointConfig) -> int:
         """How many samples before now a mark or `sure` can lie."""
         onset = 2 * samples(config.onset_ms + max(config.onset_ms, config.min_speech_ms)) + ONSET_GAP + FAINT_ONSET
-        onset += samples(config.pre_roll_ms)
+        onset += samples(config.pre_roll_ms) + LEFT_OUT
         return max(onset, DOUBT * samples(config.min_silence_ms), CUT_WINDOW) + 3 * FRAME
 
     def step(self, voiced: bool, power: float, *, perhaps: bool = False) -> list[Mark]:
@@ -137,10 +140,12 @@ class Endpointer:
                 self._forget_onset()
         if self._onset_at is None or self._voiced < self._min_speech:
             return []
-        reach = 2 * (self._onset + self._min_speech) + ONSET_GAP + FAINT_ONSET + self._pre_roll
+        reach = 2 * (self._onset + self._min_speech) + ONSET_GAP + FAINT_ONSET + self._pre_roll + LEFT_OUT
         earliest = self._now - min(reach, self._max_utterance // 2)
-        start = min(self._onset_at, self._now - min(faint, self._voiced + FAINT_ONSET))
-        return [self._begin(max(self._last_end, start - self._pre_roll, earliest))]
+        start = min(self._onset_at, self._now - min(faint, self._voiced + FAINT_ONSET)) - self._pre_roll
+        if start - LEFT_OUT <= self._last_end:
+            start = self._last_end
+        return [self._begin(max(self._last_end, start, earliest))]
 
     def _begin(self, at: int) -> Begin:
         self._open = True
