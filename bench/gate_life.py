@@ -39,6 +39,8 @@ PERIOD_S = 60
 LEADS_S = (0.5, 10.0, 120.0, 1800.0, 28800.0)
 WORDS_AFTER = {120.0: 60, 1800.0: 4, 28800.0: 1}
 """How many words are tried at each level after the longest times; all of them after the others."""
+ALL_NIGHT = ("hiss of 20", "hum of 50", "rain of 50", "television of 20, two rooms away")
+"""What is tried after the longest time."""
 SILERO_UP_TO_S = 10.0
 FIRST_S, SETTLING_S = 0.6, 1.2
 PEAKS_DB = (-6, -26)
@@ -73,14 +75,16 @@ def run(*, full: bool) -> Section:
         words = words[::6]
     quiets = kinds()
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        found_of = pool.map(partial(after_all, leads=leads, words=words), quiets.values())
+        found_of = pool.map(partial(after_all, leads=leads, words=words), quiets, quiets.values())
         by_kind: dict[str, dict[float, Found]] = dict(zip(quiets, found_of, strict=True))
     rows = []
     for kind, by_lead in by_kind.items():
         total = Found()
         for found in by_lead.values():
             total.add(found)
-        rows.append([kind, *(f"{found.gate}/{found.words}" for found in by_lead.values()), *sums(total)])
+        rows.append(
+            [kind, *(f"{found.gate}/{found.words}" if found.words else "" for found in by_lead.values()), *sums(total)]
+        )
     everything = Found()
     columns = [Found() for _ in leads]
     for by_lead in by_kind.values():
@@ -219,9 +223,13 @@ def after(quiet: NDArray[np.float64], lead: float, words: Sequence[Word], judge:
     return found
 
 
-def after_all(quiet: NDArray[np.float64], leads: Sequence[float], words: Sequence[Word]) -> dict[float, Found]:
+def after_all(
+    kind: str, quiet: NDArray[np.float64], leads: Sequence[float], words: Sequence[Word]
+) -> dict[float, Found]:
     judge = silero()
-    return {lead: after(quiet, lead, words, judge) for lead in leads}
+    return {
+        lead: after(quiet, lead, words, judge) if lead < LEADS_S[-1] or kind in ALL_NIGHT else Found() for lead in leads
+    }
 
 
 def ending(quiet: NDArray[np.float64], lead: float, word: Word, peak: float) -> NDArray[np.float64]:

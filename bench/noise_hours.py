@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from bench.corpus import Clip, Pcm
     from sttd.recognizers.whisper import FasterWhisperEngine
 
-LOOP_S, QUICK_S = 600, 60
+LOOP_S, QUICK_S = 600, 30
 NEVER = (1.0, 0.0)
 THRESHOLDS = (0.3, 0.5, 0.7, 0.8)
 AN_HOUR = 2
@@ -115,8 +115,8 @@ def trade_off(engine: FasterWhisperEngine, noises: Sequence[Clip], plots: dict[s
         Axis("words without text, %", [0, 5, 10, 15, 20, 25, 30]),
         curves,
     )
-    return f"""Single digits (as they are, and in hiss of 30 steps), and a minute of each noise. Evidence `as it was`: \
-no-speech and log probability alone.
+    return f"""Single digits (as they are, and in hiss of 30 steps), and half a minute of each noise. Evidence \
+`as it was`: no-speech and log probability alone.
 
 {table(["evidence", "threshold", "words without text", "share", "texts an hour of noise"], rows)}
 
