@@ -48,9 +48,9 @@ def run(*, full: bool) -> Section:
     engine, noises = whisper(), clips("noise", "noise")
     options, seconds = SessionOptions(), LOOP_S if full else QUICK_S
     with ThreadPoolExecutor(engine.workers) as pool:
-        found = dict(zip(noises, pool.map(partial(listen, engine, options, seconds), noises), strict=True))
+        found = list(zip(noises, pool.map(partial(listen, engine, options, seconds), noises), strict=True))
     hours = len(noises) * seconds / 3600
-    texts = sum(len(texts) for _, texts in found.values())
+    texts = sum(len(texts) for _, (_, texts) in found)
     plots: dict[str, str] = {}
     rows = [
         [
@@ -60,12 +60,12 @@ def run(*, full: bool) -> Section:
             f"{len(heard) * 3600 / seconds:.0f}",
             ", ".join(f"{text} ({count})" for text, count in Counter(heard).most_common(3)),
         ]
-        for clip, (woken, heard) in found.items()
+        for clip, (woken, heard) in found
         if woken
     ]
     text = f"""{machine("faster-whisper", "ctranslate2")}; tiny.en, int8, beam 5.
 
-{len(noises)} clips, each looped for {seconds} s: {hours:.1f} hours. {sum(bool(heard) for _, heard in found.values())} \
+{len(noises)} clips, each looped for {seconds} s: {hours:.1f} hours. {sum(bool(heard) for _, (_, heard) in found)} \
 of the clips give text, {texts} texts in all, **{texts / hours:.1f} an hour** (goal: at most {AN_HOUR}). Those that \
 wake the recognizer:
 

@@ -60,7 +60,7 @@ def test_no_word_is_lost_or_doubled_between_utterances(
         lost, doubled, twice = lost + missing, doubled + added, twice + said_twice(found)
         words += len(normalized(" ".join(apart)).split())
     figure(f"gaps, {provider}", f"{lost} of {words} words lost, {doubled} too many; {'; '.join(rows)}")
-    share = {"whisper": 0.01, "vosk": 0.025}[provider]  # a small Vosk model is moved by how much silence comes before
+    share = {"whisper": 0.01, "vosk": 0.05}[provider]  # a small Vosk model is moved by how much silence comes before
     assert lost <= share * words
     assert doubled <= share * words
     assert twice == 0
