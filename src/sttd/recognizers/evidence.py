@@ -1,8 +1,8 @@
 """Whether a text of Whisper's was spoken, or made up from silence, noise or its own repetition.
 
-No figure decides alone. Silence, noise and music make Whisper write what it has read most, with little doubt; a single
-word that was really said may be doubted as much. So what the gate heard, the model's own probability that there is no
-speech, the mean log probability of the text, its repetition and the length of the audio are judged together.
+No figure decides alone. In silence, noise and music, Whisper writes the phrases that it has read most, with little
+doubt. It may doubt a single spoken word as much. So five figures are judged together: the voice gate's confidence, the
+model's no-speech probability, the text's mean log probability, its repetition, and the length of the audio.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ COMPRESSION = 2.4
 """How much better than other texts a text may compress (zlib) before it counts as a loop; as in openai/whisper."""
 
 DOUBTS = ((0.6, -0.8), (0.4, -1.1))
-"""(no-speech probability over, mean log probability under): the model doubts that there is speech and what was said."""
+"""Pairs of a no-speech probability and a mean log probability. A text over the one and under the other is left out."""
 DOUBTS_IF_LONG = (0.45, -0.8)
 """The same for more than LONG_S of audio: a sentence has more that the model can be sure of than a word."""
 LONG_S = 2.5

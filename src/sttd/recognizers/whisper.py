@@ -153,7 +153,7 @@ class FasterWhisperEngine(Engine):
             elif any(runs_away(segment) or segment.avg_logprob < UNSURE for segment in segments):
                 short = False
             if any(segment.compression_ratio > COMPRESSION and not runs_away(segment) for segment in segments):
-                compression = None  # what is said again and again is no reason to try again
+                compression = None  # a repetition that the audio bears out needs no second try
         if not short:
             # In a short window the decoder runs on with what it was told was said before.
             segments = decode(
