@@ -264,7 +264,7 @@ class Listener:
         for frame in self._frames(pcm):
             speech = self._gate.is_speech(frame)
             voiced |= speech
-            perhaps = self._gate.probability > PERHAPS
+            perhaps = self._gate.instant > PERHAPS
             for mark in self._endpointer.step(speech, self._gate.power, perhaps=perhaps):
                 begun |= isinstance(mark, Begin)
             begun |= self._endpointer.speaking

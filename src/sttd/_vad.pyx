@@ -23,9 +23,11 @@ DEF INPUTS = 60  # 2 * BANDS + LAGS
 DEF RECENT = 5  # frames whose probabilities `confidence` averages: a tenth of a second
 DEF QUIETEST = 4 * 4 * FRAME  # energy of a frame of s16 below which nothing is heard: 4 steps r.m.s.
 DEF SETTLING = 16  # quiet frames that the network still sees, so that it rests in silence
-DEF CALM = 100  # frames without speech after which the network begins anew: no quiet is older than two seconds
-DEF RESTLESS = 500  # the same where something might be speech all the time
+DEF CALM = 100  # frames without speech after which a fresh memory takes over: no quiet is older than three seconds
+DEF WARMING = 50  # frames that the fresh memory has heard by then
+DEF RESTLESS = 500  # CALM where something might be speech all the time
 DEF CALM_BELOW = 0.3  # probability under which nothing might be speech
+DEF SMOOTHING = 0.85  # share of the mean probability that stays from one frame to the next: about 130 ms
 
 cdef extern from "_vad_weights.h":
     enum:
@@ -47,6 +49,9 @@ cdef struct Layer:
     float[DENSE * 3 * HIDDEN] of_input
     float[HIDDEN * 3 * HIDDEN] of_state
     float[3 * HIDDEN] input_bias, state_bias
+
+cdef struct Memory:
+    float[HIDDEN] first, second
 
 cdef float[WINDOW] _hann
 cdef float[LONGEST_LAG] _unbias  # one over the window's own autocorrelation
@@ -310,9 +315,14 @@ cdef class VoiceGate:
     The features are the levels of 28 bands of the last 32 ms, each also relative to an adaptive noise floor, and
     how periodic the signal is at the pitches of voices. `threshold` is the probability that counts as speech; half of
     it keeps it so. Frames that are quieter than any speech cost next to nothing.
+
+    `instant` is the network's probability for the last frame, and what is decided by. `probability` is the greater of it
+    and its mean over the recent past: it lasts through the short gaps inside words, as people label speech.
     """
 
     cdef readonly float probability
+    cdef readonly float instant
+    cdef float mean
     cdef float[RECENT] recent
     cdef int place
     cdef double threshold
@@ -322,8 +332,7 @@ cdef class VoiceGate:
     cdef float[WINDOW] window
     cdef float[BANDS] floor
     cdef float[INPUTS] inputs
-    cdef float[HIDDEN] first
-    cdef float[HIDDEN] second
+    cdef Memory memory, fresh
 
     def __cinit__(self, double threshold=0.5):
         if not 0 < threshold < 1:
@@ -332,7 +341,7 @@ cdef class VoiceGate:
         self._rewind()
 
     cdef void _rewind(self) noexcept:
-        self.probability = 0.0
+        self.probability = self.instant = self.mean = 0.0
         self.open = False
         self.quiet = 0
         self.energy = 0
@@ -340,7 +349,8 @@ cdef class VoiceGate:
         memset(self.recent, 0, sizeof(self.recent))
         memset(self.window, 0, sizeof(self.window))
         self.seen = False
-        self._forget()
+        self.age = 0
+        memset(&self.memory, 0, sizeof(Memory))
 
     def reset(self):
         """Forget everything, as at the start of a stream."""
@@ -383,25 +393,26 @@ cdef class VoiceGate:
         self._take(frame)
         self.quiet = self.quiet + 1 if self.energy < QUIETEST else 0
         if self.quiet > SETTLING:
-            self.probability = 0.0
+            self.instant = 0.0
         else:
             self._describe()
             self._think()
             self._rest()
-        self.recent[self.place] = self.probability
+        self.recent[self.place] = self.instant
         self.place = self.place + 1 if self.place < RECENT - 1 else 0
-        self.open = self.probability > (self.threshold * 0.5 if self.open else self.threshold)
+        self.open = self.instant > (self.threshold * 0.5 if self.open else self.threshold)
+        self.mean += <float>(1 - SMOOTHING) * (self.instant - self.mean)
+        self.probability = self.instant if self.instant > self.mean else self.mean
 
     cdef void _rest(self) noexcept nogil:
-        """Have the network begin anew in quiet, so that a word finds it the same however long the quiet lasts."""
+        """In quiet, change to a memory that began lately: a word finds the network the same however long it lasts."""
         self.age = 0 if self.open else self.age + 1
-        if self.age >= RESTLESS or (self.age >= CALM and self.probability < CALM_BELOW):
-            self._forget()
-
-    cdef void _forget(self) noexcept nogil:
-        self.age = 0
-        memset(self.first, 0, sizeof(self.first))
-        memset(self.second, 0, sizeof(self.second))
+        if self.age % WARMING:
+            return
+        if self.age >= RESTLESS or (self.age >= CALM and self.instant < CALM_BELOW):
+            self.memory = self.fresh
+            self.age = 0
+        memset(&self.fresh, 0, sizeof(Memory))
 
     cdef void _take(self, const void* frame) noexcept nogil:
         memmove(self.window, self.window + FRAME, (WINDOW - FRAME) * sizeof(float))
@@ -455,11 +466,17 @@ cdef class VoiceGate:
         _matvec(x, INPUTS, _dense, DENSE, DENSE_BIAS, y)
         for i in range(DENSE):
             y[i] = _tanh(y[i])
-        _step(&_layers[0], y, DENSE, self.first)
-        _step(&_layers[1], self.first, HIDDEN, self.second)
+        _remember(&self.memory, y)
+        if self.age >= CALM - WARMING:
+            _remember(&self.fresh, y)
         for i in range(HIDDEN):
-            total += OUT_WEIGHTS[i] * self.second[i]
-        self.probability = _sigmoid(total)
+            total += OUT_WEIGHTS[i] * self.memory.second[i]
+        self.instant = _sigmoid(total)
+
+
+cdef inline void _remember(Memory* memory, const float* x) noexcept nogil:
+    _step(&_layers[0], x, DENSE, memory.first)
+    _step(&_layers[1], memory.first, HIDDEN, memory.second)
 
 
 cdef cloned_void _widen_and_square(const void* frame, float* out, int64_t* energy) noexcept nogil:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -129,32 +130,63 @@ def _table(name: str) -> np.ndarray:
     return np.array([float(word.rstrip("f")) for word in body.replace("\n", "").split(",") if word])
 
 
-def probabilities(rows: np.ndarray) -> np.ndarray:
-    """The network on those features."""
-
-    def sigmoid(x: np.ndarray) -> np.ndarray:
-        return np.asarray(1 / (1 + np.exp(-x)))
-
+def instants(rows: np.ndarray) -> np.ndarray:
+    """The network on those features, its memory renewed in quiet."""
     size = len(_table("sttd_out_weights"))
     dense = (_table("sttd_dense_weights").reshape(60, -1) * _table("sttd_dense_scales")).T
-    weights, scales, biases = _table("sttd_gru_weights"), _table("sttd_gru_scales"), _table("sttd_gru_bias")
-    matrices = []
-    for part, inputs in enumerate((len(dense), size, size, size)):
-        matrix = weights[: inputs * 3 * size].reshape(inputs, 3 * size) * scales[part * 3 * size :][: 3 * size]
-        matrices.append((matrix.T, biases[part * 3 * size :][: 3 * size]))
-        weights = weights[inputs * 3 * size :]
-    states = [np.zeros(size), np.zeros(size)]
+    memory, fresh = np.zeros((2, size)), np.zeros((2, size))
+    age, opened = 0, False
     found = []
     for row in (rows - _table("sttd_mean")) * _table("sttd_scale"):
         x = np.tanh(dense @ row + _table("sttd_dense_bias"))
-        for layer in range(2):
-            of_input = matrices[2 * layer][0] @ x + matrices[2 * layer][1]
-            of_state = matrices[2 * layer + 1][0] @ states[layer] + matrices[2 * layer + 1][1]
-            reset, update = np.split(sigmoid(of_input[: 2 * size] + of_state[: 2 * size]), 2)
-            new = np.tanh(of_input[2 * size :] + reset * of_state[2 * size :])
-            states[layer] = x = update * states[layer] + (1 - update) * new
-        found.append(sigmoid(_table("sttd_out_weights") @ x + _bias()))
+        _remember(memory, x)
+        if age >= 50:
+            _remember(fresh, x)
+        instant = float(_sigmoid(_table("sttd_out_weights") @ memory[1] + _bias()))
+        age = 0 if opened else age + 1
+        if age % 50 == 0:
+            if age >= 500 or (age >= 100 and instant < 0.3):
+                memory, age = fresh, 0
+            fresh = np.zeros((2, size))
+        opened = instant > (0.25 if opened else 0.5)
+        found.append(instant)
     return np.array(found)
+
+
+def smoothed(instants: np.ndarray) -> np.ndarray:
+    """Each, or the mean of the past where that is more."""
+    mean, found = 0.0, []
+    for instant in instants:
+        mean = 0.85 * mean + 0.15 * instant
+        found.append(max(mean, instant))
+    return np.array(found)
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return np.asarray(1 / (1 + np.exp(-x)))
+
+
+def _remember(memory: np.ndarray, x: np.ndarray) -> None:
+    """One step of both layers."""
+    size = memory.shape[1]
+    for layer, (of_input, of_state) in enumerate(_layers()):
+        a, b = of_input[0] @ x + of_input[1], of_state[0] @ memory[layer] + of_state[1]
+        reset, update = np.split(_sigmoid(a[: 2 * size] + b[: 2 * size]), 2)
+        new = np.tanh(a[2 * size :] + reset * b[2 * size :])
+        memory[layer] = x = update * memory[layer] + (1 - update) * new
+
+
+@cache
+def _layers() -> list[tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]]:
+    """Of each layer the matrix and the bias that its input takes, and those of its state."""
+    size = len(_table("sttd_out_weights"))
+    weights, scales, biases = _table("sttd_gru_weights"), _table("sttd_gru_scales"), _table("sttd_gru_bias")
+    parts = []
+    for part, inputs in enumerate((len(_table("sttd_dense_bias")), size, size, size)):
+        matrix = weights[: inputs * 3 * size].reshape(inputs, 3 * size) * scales[part * 3 * size :][: 3 * size]
+        parts.append((matrix.T, biases[part * 3 * size :][: 3 * size]))
+        weights = weights[inputs * 3 * size :]
+    return [(parts[0], parts[1]), (parts[2], parts[3])]
 
 
 def _bias() -> float:

@@ -44,13 +44,16 @@ def test_features_are_those_of_the_plain_reference(two_cities: Clip) -> None:
 
 
 def test_the_network_computes_what_its_reference_does(two_cities: Clip) -> None:
-    pcm = mixed(at_16k_mono(two_cities)[: 32000 * 5], noise(200, 5))
+    """In speech, and across quiet in which its memory is renewed several times."""
+    pcm = at_16k_mono(two_cities)[: 32000 * 3] + bytes(32000 * 12) + at_16k_mono(two_cities)[: 32000 * 3]
+    pcm = mixed(pcm, noise(50, len(pcm) / 32000))
     gate = VoiceGate()
     ours = []
     for frame in frames(pcm):
         gate.is_speech(frame)
-        ours.append(gate.probability)
-    theirs = reference.probabilities(reference.features(np.frombuffer(pcm, np.int16).astype(float)))
+        ours.append((gate.instant, gate.probability))
+    instants = reference.instants(reference.features(np.frombuffer(pcm, np.int16).astype(float)))
+    theirs = np.column_stack([instants, reference.smoothed(instants)])
     assert np.abs(np.array(ours) - theirs).max() < 0.01
 
 

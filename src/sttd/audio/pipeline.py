@@ -191,7 +191,7 @@ class Pipeline:
         while (at := self.samples - self._began) + FRAME <= self._ring.end:
             voiced = gate.is_speech(self._ring.view(at, at + FRAME))
             self.samples += FRAME
-            perhaps = gate.probability > PERHAPS
+            perhaps = gate.instant > PERHAPS
             if perhaps and gate.confidence > self._doubt.confidence:
                 self._doubt = Doubt(gate.confidence, self.samples)
             yield from self._act(endpointer.step(voiced, gate.power, perhaps=perhaps))

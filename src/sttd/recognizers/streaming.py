@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from sttd.audio.format import seconds
-from sttd.events import Partial
+from sttd.events import Final, Partial
 from sttd.recognizers.base import Recognizer, final_at
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class StreamingRecognizer(Recognizer):
         self._at = 0.0
         self._holding = False
         self._decoder: Decoder | None = None
+        self._unsure: list[Final] = []  # found within this utterance while the gate was not sure of it
 
     async def start(self, at: float) -> None:
         """See Recognizer. With the gate off an utterance may last as long as the session, so it takes no place."""
@@ -72,13 +73,23 @@ class StreamingRecognizer(Recognizer):
         for number, piece in enumerate(pieces, 1):
             wanted = self._options.partials and number == len(pieces)
             found = self._decoder.accept(piece, partial=wanted)
-            if found and confidence > SURE:
-                text = found.transcript.text
-                event = final_at(self._at, found.transcript) if found.final and text else Partial(text)
-                trio.from_thread.run_sync(self._emit, event)
+            if found and found.final and found.transcript.text:
+                self._unsure.append(final_at(self._at, found.transcript))
+            if confidence > SURE:
+                for final in self._take_unsure():
+                    trio.from_thread.run_sync(self._emit, final)
+                if found and not (found.final and found.transcript.text):
+                    trio.from_thread.run_sync(self._emit, Partial(found.transcript.text))
+
+    def _take_unsure(self) -> list[Final]:
+        taken, self._unsure = self._unsure, []
+        return taken
 
     async def finish(self, *, settled: bool = False, confidence: float = 1.0) -> None:  # noqa: ARG002 - all is decoded
         """See Recognizer."""
+        if confidence > SURE:
+            for final in self._take_unsure():
+                self._emit(final)
         if self._decoder is not None:
             call = partial(self._engine.calls.timed, 0.0, partial(self._decoder.finish, confidence))
             found: Transcript = await trio.to_thread.run_sync(call, limiter=self._limiter)
@@ -88,6 +99,7 @@ class StreamingRecognizer(Recognizer):
 
     def close(self) -> None:
         """Give back what is borrowed."""
+        self._unsure = []
         if self._decoder is not None:
             self._decoder.close()
             self._decoder = None
