@@ -12,7 +12,7 @@ PREFIX ?= /opt/sttd
 EXTRAS ?= vosk,faster-whisper,groq,flac
 MODEL ?=
 
-.PHONY: serve test lint bench cover fuzz check-native sanitize valgrind cover-native arm64 booted reliability clean install uninstall
+.PHONY: serve test lint bench cover fuzz check-native sanitize valgrind cover-native arm64 booted reliability lock lowest clean install uninstall
 
 serve: $(VENV)/.installed
 	$(BIN)/sttd models pull
@@ -57,7 +57,8 @@ fuzz: $(VENV)/.installed-test $(VENV)/.installed-fuzz
 # As root: a virtual environment, a model, the units, and settings where there are none yet; starts it.
 install:
 	$(PYTHON) -m venv $(PREFIX)
-	$(PREFIX)/bin/pip install --quiet --disable-pip-version-check '.[$(EXTRAS)]'
+	$(call locked,$(PREFIX)/bin/pip,$(subst $(COMMA), ,$(EXTRAS)))
+	$(PREFIX)/bin/pip install $(PIP_FLAGS) --no-deps .
 	install -d -m 755 /etc/sttd $(PREFIX)/models $(PREFIX)/share/doc
 	install -m 644 docs/*.md README.md SECURITY.md $(PREFIX)/share/doc
 	test -e /etc/sttd/sttd.toml || install -m 644 systemd/sttd.toml /etc/sttd/sttd.toml
@@ -122,27 +123,35 @@ $(BIN)/python:
 	  SUDO=; [ "$$(id -u)" = 0 ] || SUDO="sudo -n"; $$SUDO apt-get install -y -q --no-install-recommends python3-dev; } \
 	  || { echo "Install them yourself, then run make again: sudo apt install python3-dev"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
 
-$(VENV)/.installed: $(BUILD_INPUTS) | $(BIN)/python
-	$(BIN)/pip install --disable-pip-version-check --editable '.[vosk,faster-whisper]'
+# Everything that is installed is in requirements/, with its hashes; `make lock` writes the files anew.
+COMMA := ,
+PIP_FLAGS := --quiet --disable-pip-version-check --no-build-isolation --use-pep517
+define locked
+	$(1) install $(PIP_FLAGS) --require-hashes -r requirements/build.txt
+	$(1) install $(PIP_FLAGS) --require-hashes $(2:%=-r requirements/%.txt)
+endef
+
+$(VENV)/.installed: $(BUILD_INPUTS) requirements/vosk.txt requirements/faster-whisper.txt | $(BIN)/python
+	$(call locked,$(BIN)/pip,vosk faster-whisper)
+	$(BIN)/pip install $(PIP_FLAGS) --no-deps --editable .
 	touch $@
 
-$(VENV)/.installed-test: $(VENV)/.installed pyproject.toml
-	$(BIN)/pip install --quiet --disable-pip-version-check --group test
+$(VENV)/.installed-%: requirements/%.txt | $(VENV)/.installed
+	$(call locked,$(BIN)/pip,$*)
 	touch $@
 
-$(VENV)/.installed-bench: $(VENV)/.installed pyproject.toml
-	$(BIN)/pip install --quiet --disable-pip-version-check --group bench
-	touch $@
+# The newest versions of everything, then the tests with them. pyproject.toml has the bounds.
+lock: $(VENV)/.installed-lock
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/lock.py
+	$(MAKE) test
 
-$(VENV)/.installed-lint: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --disable-pip-version-check --group lint
-	touch $@
-
-$(VENV)/.installed-fuzz: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --disable-pip-version-check --group fuzz
-	touch $@
+# The tests with the lowest versions that pyproject.toml allows, on Python 3.11.
+lowest:
+	rm -rf build/lowest && $(PYTHON) -m venv build/lowest
+	$(call locked,build/lowest/bin/pip,lowest)
+	build/lowest/bin/pip install $(PIP_FLAGS) --no-deps .
+	build/lowest/bin/python -m pytest $(PYTEST_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info src/sttd/_*.c src/sttd/*.so

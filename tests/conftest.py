@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from tests.speaking import speak
 from tests.support import (
     CACHE,
     NATIVE_CHECK,
@@ -135,14 +136,11 @@ def korean() -> list[Clip]:
     clips = shared_clips("ko/")
     if clips:
         return clips
-    if shutil.which("espeak-ng") is None:
-        pytest.skip("neither ../shared/speech nor espeak-ng is here: there is no Korean speech to test on")
     folder = CACHE / "espeak"
     folder.mkdir(parents=True, exist_ok=True)
     with one_at_a_time():
         for number, text in enumerate(KOREAN):
-            command = ["espeak-ng", "-v", "ko", "-s", "130", "-w", str(folder / f"{number}.wav"), text]
-            subprocess.run(command, check=True)
+            speak(text, "ko", folder / f"{number}.wav")
         return [read_clip(folder / f"{number}.wav", text) for number, text in enumerate(KOREAN)]
 
 

@@ -1,7 +1,6 @@
-// The client of the JSON protocol's document, under Node with the package ws.
+// The client of the JSON protocol's document, under Node, whose WebSocket is that of browsers.
 // Added to it: the address, the microphone (a file in pieces of 4096 samples, in real time), and an end.
 const fs = require("fs");
-const WebSocket = require("ws");
 
 const ws = new WebSocket(process.env.STTD + "/ws/stt");
 ws.binaryType = "arraybuffer";

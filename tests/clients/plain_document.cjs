@@ -1,7 +1,6 @@
-// The client of the plain-text protocol's document, under Node with the package ws.
+// The client of the plain-text protocol's document, under Node, whose WebSocket is that of browsers.
 // Added to it: the address, the audio, and a close after the first reply.
 const fs = require("fs");
-const WebSocket = require("ws");
 
 const socket = new WebSocket(process.env.STTD + "/api/v1/ws");
 

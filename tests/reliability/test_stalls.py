@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import time
 from statistics import median
-from typing import TYPE_CHECKING
 
 import pytest
+from websockets.sync.client import ClientConnection
 
 from tests.reliability.figures import figure
 from tests.support import Clip, Daemon, at_16k_mono, pieces
-
-if TYPE_CHECKING:
-    from websockets.sync.client import ClientConnection
 
 pytestmark = [pytest.mark.reliability, pytest.mark.timeout(600)]
 STALLS_S = (0.8, 1.3, 2.0, 3.0)
@@ -41,12 +38,16 @@ def test_stalls_and_clients_that_stop(whisper: Daemon, two_cities: Clip) -> None
                 client.send('{"type": "eof"}')
                 survived[stall_s] += sum(json.loads(message)["type"] == "final" for message in client) == 1
     waits = {}
-    for ending, trailing_ms in (("in mid-word", 0), ("after 0.2 s of silence", 200)):
+    for ending, trailing_ms, send in (
+        ("in mid-word", 0, send_paced),
+        ("after 0.2 s of silence", 200, send_paced),
+        ("in mid-word, all in one message", 0, ClientConnection.send),
+    ):
         took = []
         for at_s in SPEAKING_S:
             with whisper.json(partials=0) as client:
                 client.recv()
-                send_paced(client, pcm[: int(at_s * 10) * 3200] + bytes(32 * trailing_ms))
+                send(client, pcm[: int(at_s * 10) * 3200] + bytes(32 * trailing_ms))
                 stopped = time.monotonic()
                 assert json.loads(client.recv(10))["type"] == "final"
                 took.append(time.monotonic() - stopped)

@@ -23,8 +23,15 @@ PACE = (0.7, 1.3)
 duration."""
 
 STALLED = 2.5
-"""How many times as long a gap must be where the client was speaking up to its last sample: a network that stalls stops
-anywhere, a speaker hardly ever in mid-word."""
+"""How many times as long a gap must be where a live client was speaking up to its last sample: a network that stalls
+stops anywhere, a speaker hardly ever in mid-word. What is sent faster than it was spoken was recorded, and may be cut
+tightly."""
+
+AS_SPOKEN = 0.5
+"""Least share of the audio's own duration that messages take to come if they are sent while it is spoken."""
+
+FORGOTTEN_S = 3.0
+"""Gap after which the pace before it says nothing."""
 
 
 class Arrivals:
@@ -36,11 +43,16 @@ class Arrivals:
         self._first = True
         self._live = False
         self._duration = 0.0
+        self._began, self._since = now, 0.0  # when the first message came without a long gap since; audio after it
 
     def came(self, duration: float, at: float) -> None:
         """Note a whole message with `duration` seconds of audio that arrived at the time `at`."""
         slow, fast = (share * duration for share in PACE)
         self._first = self._duration == 0.0
+        if self._first or at - self._last > FORGOTTEN_S:
+            self._began, self._since = at, 0.0
+        else:
+            self._since += duration
         self._live = slow <= at - self._last <= fast and (self._first or slow <= self._duration <= fast)
         self._duration = duration
         self._last = at
@@ -48,6 +60,11 @@ class Arrivals:
     def recording(self, *, speaking: bool = False) -> bool:
         """Whether the last message is a recording. `speaking`: the client speaks up to its last sample."""
         return self._duration >= RECORDING_S and not (self._live and (speaking or not self._first))
+
+    @property
+    def _as_spoken(self) -> bool:
+        """Whether several messages came, and not faster than they were spoken."""
+        return 0.0 < AS_SPOKEN * self._since <= self._last - self._began
 
     def patience(self, options: SessionOptions, *, speaking: bool = False) -> float:
         """Seconds without audio after which an utterance is over, counted from the last message."""
@@ -59,4 +76,4 @@ class Arrivals:
         usual = (2.0 if self._live else 1.3) * min(self._duration, RECORDING_S) + PACE[1] * max(
             0.0, self._duration - RECORDING_S
         )
-        return max(pause * (STALLED if speaking else 1), usual)
+        return max(pause * (STALLED if speaking and self._as_spoken else 1), usual)
