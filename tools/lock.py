@@ -1,8 +1,8 @@
 """Writes requirements/*.txt: every package that an installation takes, with its hashes. `make lock` runs it.
 
-One file for each extra of sttd, with what sttd itself depends on; for each dependency group; and for building. All agree
-on versions. They hold for Linux and Python 3.11 to 3.14, and markers say what differs; afterwards it is tried whether
-x86-64 and aarch64 have wheels of what users install, on each Python. Needs uv.
+One file for each extra of sttd, with what sttd itself depends on; for each dependency group; and for building. All
+agree on versions. They hold for Linux and Python 3.11 to 3.14, and markers say what differs. Afterwards it is tried
+whether x86-64 and aarch64 have wheels of what users install, on each Python. Needs uv.
 """
 
 from __future__ import annotations

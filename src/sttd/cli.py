@@ -10,6 +10,7 @@ import shutil
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -136,9 +137,15 @@ def _serve(arguments: argparse.Namespace) -> int:
     from sttd.server import Daemon
 
     daemon = Daemon(config, lambda: _load(arguments).config)
-    trio.run(daemon.run, lambda listeners: _announce(daemon, local, listeners, entry), _leave_soon)
-    logging.shutdown()
-    sys.stdout.flush()
+
+    def announce(listeners: list[Listener]) -> None:
+        with suppress(OSError):  # nobody reads it
+            _announce(daemon, local, listeners, entry)
+
+    trio.run(daemon.run, announce, _leave_soon)
+    logs.finish()
+    with suppress(OSError):  # a terminal that is gone
+        sys.stdout.flush()
     # Abandoned decodes may still run in worker threads; leaving through them could only fail.
     os._exit(0)
 
@@ -360,8 +367,20 @@ class _Progress:
             print(f"{name} {100 * done // total}%", file=sys.stderr, flush=True)
 
 
+def _open_standard_streams() -> None:
+    """Open those that whoever started sttd has closed: else the first sockets would take their places."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit with its code."""
+    _open_standard_streams()
     arguments = _parser().parse_args(argv)
     try:
         code = arguments.run(arguments)

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING
 import trio
 
 from sttd.access import Access
+from sttd.audio.pipeline import prepare
 from sttd.config import Config
 from sttd.errors import ConfigError, ModelError, ModelMissing
 from sttd.metrics import LIMITS_HIT, QUEUED
-from sttd.net.http import FrontDoor, House, Request
+from sttd.net.http import FrontDoor, House, PatientListener, Request
+from sttd.net.limits import REFUSED_AT_ONCE
 from sttd.ops import logs
+from sttd.ops.files import fitted
 from sttd.ops.notify import notify
 from sttd.ops.signals import handle_signals
 from sttd.ops.sockets import Kind, Listener, open_listeners, tls_context
@@ -33,6 +36,7 @@ from sttd.web.routes import Routes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sttd.config import LimitsConfig
     from sttd.net.websocket import WebSocket
     from sttd.protocols.base import Protocol
 
@@ -57,8 +61,8 @@ class Daemon:
         """
         self.config = config
         self._read_again = read_again or (lambda: config)
-        house = House(config.limits, Access.read(config.access), tls_context(config.server))
         self.provider = Provider(config)
+        house = House(self._fitted(config.limits), Access.read(config.access), tls_context(config.server))
         self.sessions: set[Session] = set()
         self._ahead = Memory(config.limits.ahead_bytes)
         self._stop = trio.Event()
@@ -95,7 +99,7 @@ class Daemon:
         changed = [key for key in settings_of(Config) if value_of(fresh, key) != value_of(self.config, key)]
         server = replace(self.config.server, tls_cert=fresh.server.tls_cert, tls_key=fresh.server.tls_key)
         access = Access.read(fresh.access, sessions=self._front_door.house.access.sessions)
-        house = House(fresh.limits, access, tls_context(server))
+        house = House(self._fitted(fresh.limits), access, tls_context(server))
         self._check_listeners(house)
         if access.holders != self._front_door.house.access.holders:
             changed.append("access: tokens")
@@ -108,6 +112,9 @@ class Daemon:
                 logger.error("%s cannot be changed without a restart; it stays as it was", key)
         taken = [key for key in changed if key.startswith((*RELOADED, "access:"))]
         logger.info("reloaded: %s", ", ".join(taken) or "nothing changed")
+
+    def _fitted(self, limits: LimitsConfig) -> LimitsConfig:
+        return fitted(limits, files_each=1 if self.provider.cloud is None else 2, refused=REFUSED_AT_ONCE)
 
     def _check_listeners(self, house: House) -> None:
         for listener in self._listeners:
@@ -156,11 +163,12 @@ class Daemon:
                         tls=listener.kind is Kind.TLS,
                         plain_only=listener.kind is Kind.HEALTH,
                     )
-                    accept = partial(trio.serve_listeners, serve, [listener.socket], handler_nursery=sessions)
-                    nursery.start_soon(accept)
+                    patient = PatientListener(listener.socket, self._front_door.connections.room)
+                    nursery.start_soon(partial(trio.serve_listeners, serve, [patient], handler_nursery=sessions))
 
     async def _load(self) -> None:
         missing = False
+        await trio.to_thread.run_sync(prepare, self.config.session_options())  # while files can be opened
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_ask_for_time)

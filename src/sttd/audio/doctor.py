@@ -6,6 +6,7 @@ seconds of the bytes as they came.
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from sttd._pcm import Converter
     from sttd.config import SessionOptions
 
+logger = logging.getLogger(__name__)
 LOOK_S = 3
 LOOKS = 5
 """A guess is made for each of the first so many times LOOK_S seconds that are not silent."""
@@ -71,16 +73,19 @@ class SignalDoctor:
 
     def examine(self) -> list[str]:
         """Findings about the bytes that were gathered. Takes some milliseconds, more on a Pi: call it in a thread."""
-        try:
-            from sttd.audio.misread import misread
-        except ImportError:  # NumPy comes with the extras of the local providers
-            self._looks = 0
-            self._seen.clear()
-            return []
         seen = bytes(self._seen)
         self._seen.clear()
         self._looks -= 1
-        return misread(seen, self._options.sample_rate, self._options.channels)
+        try:
+            from sttd.audio.misread import misread
+
+            return misread(seen, self._options.sample_rate, self._options.channels)
+        except ImportError:  # NumPy comes with the extras of the local providers
+            pass
+        except Exception:  # advice must not end a session
+            logger.exception("the doctor failed; the session goes on")
+        self._looks = 0
+        return []
 
     def _gather(self, data: bytes) -> None:
         """Bytes one after another from a whole frame on, beginning where it is not silent."""

@@ -271,5 +271,5 @@ def prepare(options: SessionOptions) -> None:
     """Do beforehand what would hold up a stream when first needed: design filters, import NumPy."""
     filter_bank(options.sample_rate)
     if options.encoding == "pcm_s16le":
-        with contextlib.suppress(ImportError):
+        with contextlib.suppress(ImportError, OSError):  # OSError: no file may be opened; it only advises
             importlib.import_module("sttd.audio.misread")

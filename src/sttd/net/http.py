@@ -113,6 +113,23 @@ class House:
     tls: ssl.SSLContext | None = None
 
 
+class PatientListener(trio.abc.Listener[trio.SocketStream]):
+    """Accepts where there is room."""
+
+    def __init__(self, listener: trio.SocketListener, room: Callable[[], Awaitable[None]]) -> None:
+        self._listener = listener
+        self._room = room
+
+    async def accept(self) -> trio.SocketStream:
+        """See trio.abc.Listener."""
+        await self._room()
+        return await self._listener.accept()
+
+    async def aclose(self) -> None:
+        """See trio.abc.AsyncResource."""
+        await self._listener.aclose()
+
+
 class FrontDoor:
     """Serves connections: `respond` answers plain requests, `routes` run the WebSockets of their paths."""
 

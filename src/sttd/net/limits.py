@@ -19,6 +19,9 @@ UNCOUNTED = ("127.0.0.1", "::1", "")
 """This machine itself, where a proxy's connections come from, and local sockets."""
 
 
+REFUSED_AT_ONCE = 16
+"""Connections beyond the limit that are open to be told so. More wait in the kernel's queue."""
+
 GRACE_S = 0.5
 """A connection younger than this is not cut for newer ones."""
 
@@ -39,6 +42,7 @@ class Connections:
         self.open = 0
         self._by_machine: Counter[str] = Counter()
         self._none_left = trio.Event()
+        self._one_less = trio.Event()
         self._half_open: deque[_HalfOpen] = deque()
 
     @contextmanager
@@ -51,6 +55,8 @@ class Connections:
             yield
         finally:
             self.open -= 1
+            self._one_less.set()
+            self._one_less = trio.Event()
             self._by_machine[machine] -= 1
             if not self._by_machine[machine]:
                 del self._by_machine[machine]
@@ -62,6 +68,11 @@ class Connections:
         """Wait until there is no connection."""
         if self.open:
             await self._none_left.wait()
+
+    async def room(self) -> None:
+        """Wait until a connection may be accepted, be it to be refused."""
+        while self.open >= self.limits.connections + REFUSED_AT_ONCE:
+            await self._one_less.wait()
 
     def full(self, address: str) -> str:
         """Which limit the newest connection, which counts, has passed; none: empty."""

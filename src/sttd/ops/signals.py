@@ -1,4 +1,7 @@
-"""Signals: SIGTERM and SIGINT stop the daemon, SIGHUP has it read its settings again."""
+"""Signals: SIGTERM and SIGINT stop the daemon, SIGHUP has it read its settings again.
+
+A terminal that goes away sends SIGHUP too (termios(3)): then a daemon stops that was started in it, not with nohup.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +18,31 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+def has_terminal() -> bool:
+    """Whether there is a controlling terminal."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
 async def handle_signals(
     drain: Callable[[], None],
     reload: Callable[[], None],
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Call `drain` at the first SIGTERM or SIGINT, and end the process at the second; `reload` at a SIGHUP."""
+    """Call `drain` at the first SIGTERM or SIGINT, and end the process at the second; `reload` at a SIGHUP.
+
+    `drain`, too, at the SIGHUP of a terminal that is gone.
+    """
+    in_terminal = has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         task_status.started()
         stopping = False
         async for number in signals:
-            if number == signal.SIGHUP:
+            if number == signal.SIGHUP and (stopping or not in_terminal or has_terminal()):
                 reload()
                 continue
             if stopping:
