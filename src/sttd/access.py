@@ -12,6 +12,7 @@ import binascii
 import hashlib
 import hmac
 import ipaddress
+import json
 import os
 import socket
 import tomllib
@@ -157,12 +158,18 @@ class Access:
         if not self.config.origins:
             if trusted:
                 return
-            if local and (is_loopback(page) or origin == "file://"):
+            if local and is_loopback(page):
+                return
+            if origin == "file://":  # no browser sends it: a program's library does, such as one for the ESP32
                 return
         if page and page == _host_of(f"//{host}"):
             self._check_host(host)
             return
-        message = f"The page {origin[:200]!r} may not connect; it can be added to access.origins."
+        whose = "A page without an address, such as a local file, (Origin: null)"
+        what = whose if origin == "null" else f"The page {origin[:200]!r}"
+        message = f"{what} may not connect; to allow it set access.origins = [{json.dumps(origin[:200])}] in sttd.toml."
+        if origin == "null":
+            message += " That lets frames of any web page in, too; better serve the page from localhost."
         raise Refused(HTTPStatus.FORBIDDEN, "origin", message)
 
     def _check_host(self, host: str) -> None:

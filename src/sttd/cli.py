@@ -193,6 +193,8 @@ def _announce(daemon: Daemon, local: Config | None, listeners: list[Listener], e
         print(f"  {what:12}", "  ".join(f"{url}{protocol.path}" for url in urls))
     if health := [one.address for one in listeners if one.kind is Kind.HEALTH]:
         print(f"  {'health':12}", "  ".join(f"http://{address}/readyz" for address in health))
+    if any(one.address.startswith("[::]:") for one in listeners):
+        print("  [::] is every address of IPv6 alone; 0.0.0.0 is every one of IPv4")
     if missing:
         print(f"The model {model} is not here; fetch it with: {_myself()} models pull {model}")
     print(f"Try it: {_myself()} transcribe --url {urls[-1]}{JsonEvents.path}", flush=True)

@@ -59,9 +59,9 @@ def starter(provider: str, standin: GroqStandin | DeepgramStandin, models: Path)
     """Starts daemons with a cloud provider."""
 
     @contextmanager
-    def start(*settings: str, fallback: str = "", key: str = KEY) -> Iterator[Daemon]:
+    def start(*settings: str, fallback: str = "", key: str = KEY, **extra: Any) -> Iterator[Daemon]:
         arguments = [f"{provider}.base_url={standin.base_url}", f"fallback={fallback}", *settings]
-        environment: dict[str, Any] = {f"{provider.upper()}_API_KEY": key}
+        environment: dict[str, Any] = {f"{provider.upper()}_API_KEY": key, **extra}
         environment["SSL_CERT_FILE"] = str(standin.certificates.file)
         words = [word for setting in arguments for word in ("--set", setting)]
         with running_daemon(models, "--provider", provider, *words, **environment) as daemon:

@@ -54,6 +54,37 @@ def test_utterances_go_out_as_documented_and_their_text_comes_back(
     assert 7 < first.seconds < 10
 
 
+@pytest.mark.parametrize(
+    ("variables", "engine"),
+    [
+        ({"ALL_PROXY": "socks5://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}, "groq"),
+        ({"HTTP_PROXY": "socks4://127.0.0.1:9"}, "groq"),
+        ({"ALL_PROXY": "socks5://127.0.0.1:9"}, "faster_whisper"),
+        ({"HTTPS_PROXY": "socks4://127.0.0.1:9"}, "faster_whisper"),
+        ({"https_proxy": "http://[::1"}, "faster_whisper"),
+    ],
+    ids=str,
+)
+def test_a_proxy_that_is_of_no_use_is_the_cloud_s_failure(
+    variables: dict[str, str], engine: str, start_groq: Starter, speech: bytes
+) -> None:
+    with start_groq(fallback="faster_whisper", **variables) as daemon:
+        with daemon.json(partials=0, engine=1) as client:
+            (final,) = [event for event in json_events(client, speech) if event["type"] == "final"]
+        assert final["engine"] == engine
+        assert normalized(final["text"]) == SAID
+
+
+def test_without_a_fallback_clients_are_told_and_readyz_too(start_groq: Starter, speech: bytes) -> None:
+    with start_groq(HTTPS_PROXY="socks4://127.0.0.1:9", ready=False) as daemon:
+        assert daemon.get("/readyz")[0] == 503
+        with daemon.json(partials=0, codes=1) as client:
+            (error,) = [event for event in json_events(client, speech) if event["type"] == "error"]
+        assert error["code"] == "provider_failed"
+        assert "cannot be reached as the environment says" in error["message"]
+    assert "Unknown scheme for proxy URL" in daemon.log()
+
+
 def test_word_times_are_those_of_the_stream(groq_daemon: Daemon, speech: bytes) -> None:
     with groq_daemon.json(partials=0, words=1, language="en") as client:
         events = json_events(client, bytes(5 * 32000) + speech)

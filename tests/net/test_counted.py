@@ -87,8 +87,19 @@ async def test_a_peer_that_does_not_read(tmp_path: Path) -> None:
                 await trio.sleep(0.05)
 
 
-async def test_a_peer_that_is_gone(tmp_path: Path) -> None:
-    async with running(tmp_path, "moody", ping_s=0.2) as server, counted("ping_s"), raw(server) as peer:
+@pytest.mark.parametrize("streaming", [True, False])
+async def test_a_peer_is_pinged_regularly_and_stays_without_an_answer(tmp_path: Path, *, streaming: bool) -> None:
+    """Clients of Node's ws leave where no ping comes; Python's websocket-client answers only while it reads."""
+    async with running(tmp_path, "moody", ping_s=0.1) as server, raw(server) as peer:
+        received = b""
+        with trio.fail_after(10):
+            while received.count(b"\x89\x04") < 10:
+                if streaming:
+                    await peer.send_all(frame(BINARY, bytes(320)))
+                received += await peer.receive_some()
+        assert b"\x88" not in received
+        assert server.daemon.sessions
+        await peer.send_all(frame(8, b""))
         await end(peer)
 
 

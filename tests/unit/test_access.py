@@ -45,6 +45,7 @@ def tokens(tmp_path: Path) -> Path:
         ({"origin": "http://localhost:5173", "host": "192.168.1.7:8000"}, False, "403 origin"),
         ({"origin": "http://127.0.0.1", "host": "127.0.0.1:8000"}, True, ""),
         ({"origin": "file://", "host": "localhost"}, True, ""),
+        ({"origin": "file://", "host": "192.168.1.7:8000"}, False, ""),
         ({"origin": "null", "host": "localhost"}, True, "403 origin"),
         ({"origin": "https://evil.example", "host": "localhost:8000"}, True, "403 origin"),
         ({"origin": "http://evil.example:8000", "host": "evil.example:8000"}, True, "403 host"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import wave
 from contextlib import suppress
@@ -17,12 +18,39 @@ from sttd.credentials import api_key
 from sttd.errors import ConfigError
 from sttd.recognizers.budget import Bucket, Budget
 from sttd.recognizers.deepgram_results import Assembler
+from sttd.recognizers.endpoint import Endpoint
 from sttd.recognizers.fallback import LONGEST_PAUSE_S, Breaker
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 PAUSE_S = 10.0
+SOCKS = "socks5://127.0.0.1:1080"
+
+
+@pytest.mark.parametrize(
+    ("variables", "proxy"),
+    [
+        ({}, ""),
+        ({"ALL_PROXY": SOCKS}, SOCKS),
+        ({"all_proxy": SOCKS, "HTTPS_PROXY": "http://127.0.0.1:3128"}, "http://127.0.0.1:3128"),
+        ({"HTTP_PROXY": SOCKS}, ""),
+        ({"ALL_PROXY": SOCKS, "NO_PROXY": "api.example"}, ""),
+        ({"ALL_PROXY": SOCKS, "no_proxy": "other.example,.example"}, ""),
+        ({"ALL_PROXY": SOCKS, "NO_PROXY": "other.example"}, SOCKS),
+        ({"ALL_PROXY": SOCKS, "NO_PROXY": "*"}, ""),
+    ],
+    ids=str,
+)
+def test_the_environment_names_a_proxy_or_none(
+    variables: dict[str, str], proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert Endpoint("groq.base_url", "https://api.example/v1").proxy() == proxy
 
 
 @given(st.lists(st.tuples(st.floats(0, 100), st.floats(0, 30)), max_size=60))

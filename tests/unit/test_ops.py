@@ -9,12 +9,14 @@ import shutil
 import socket
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import trio
 
 from sttd.config import ServerConfig
 from sttd.errors import ConfigError, Unavailable
+from sttd.ops import logs
 from sttd.ops.logs import JournalFormatter, JsonFormatter, to_journal
 from sttd.ops.notify import notify
 from sttd.ops.sockets import open_listeners, split_address
@@ -32,6 +34,45 @@ def test_the_service_manager_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.setenv("NOTIFY_SOCKET", name)
         notify("READY=1")
         assert manager.recv(100) == b"READY=1"
+
+
+def test_a_log_that_nobody_reads_is_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    monkeypatch.setattr(logs, "STANDARD_ERROR", writer)
+    handler = logs.Writer(most=10)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    for _number in range(100):
+        handler.emit(logging.makeLogRecord({"msg": "x" * 65_536}))
+    with os.fdopen(reader) as log:
+        lines: list[str] = []
+        while "lost" not in "".join(lines[-1:]):
+            lines.append(log.readline())
+    lost = int(lines[-1].split()[0])
+    assert 85 <= lost <= 98
+    os.close(writer)
+
+
+class TwoAddresses(trio.abc.HostnameResolver):
+    """Knows a name at an address that this machine has, and at one that it has not."""
+
+    async def getaddrinfo(self, host: Any, port: Any, *hints: int) -> Any:
+        stream = (socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+        return [
+            (socket.AF_INET6, *stream, ("2001:db8::1", port, 0, 0)),
+            (socket.AF_INET, *stream, ("127.0.0.1", port)),
+        ]
+
+    async def getnameinfo(self, sockaddr: Any, flags: int) -> Any:
+        raise NotImplementedError
+
+
+async def test_a_name_is_listened_at_where_this_machine_has_it() -> None:
+    trio.socket.set_custom_hostname_resolver(TwoAddresses())
+    (listener,) = await open_listeners(ServerConfig(listen=("localhost:0",)))
+    assert listener.host == "127.0.0.1"
+    listener.socket.socket.close()
+    with pytest.raises(Unavailable, match=r"2001:db8::1.*Cannot assign requested address"):
+        await open_listeners(ServerConfig(listen=("[2001:db8::1]:0",)))
 
 
 def test_without_a_service_manager_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,12 @@ def test_messages_become_commands(protocol: type[PlainText | JsonEvents]) -> Non
     receive = protocol().receive
     assert receive(b"\0\1") == Audio(b"\0\1")
     assert receive('{"type": "flush"}') == Flush()
+    assert receive(b'{"type": "flush"}') == Flush()
+    assert receive(b' {"type": "eof"}\n') == Audio(b' {"type": "eof"}\n'), "it begins with a brace, or it is audio"
+    assert receive(b'{"type": "eof"}\n') == EndOfStream()
+    assert receive(b'{"type": "config", "words": true}') == Configure({"words": True})
+    assert receive(b'{"type": "audio"}') == Audio(b'{"type": "audio"}')
+    assert receive(b"{}" * 160) == Audio(b"{}" * 160)
     assert receive(' {"type":"eof"}\n') == EndOfStream()
     assert receive('{"type": "config", "words": true}') == Configure({"words": True})
 

@@ -25,7 +25,7 @@ import trio
 from sttd.access import Access, Grant, Refused, is_loopback
 from sttd.metrics import LIMITS_HIT, REJECTED
 from sttd.net.limits import Connections
-from sttd.net.websocket import WebSocket, accept
+from sttd.net.websocket import WebSocket, accept, watch_peer
 
 if TYPE_CHECKING:
     import ssl
@@ -161,6 +161,7 @@ class FrontDoor:
 
     async def _serve(self, stream: trio.SocketStream, peer: str, address: str, *, tls: bool, plain_only: bool) -> None:
         limits = self.house.limits
+        watch_peer(stream, limits.ping_s)
         local = not address or is_loopback(address)
         talk: trio.abc.Stream = stream
         http = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head_bytes)

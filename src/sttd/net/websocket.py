@@ -7,7 +7,9 @@ back until the session has sent its last text. It also keeps the peer's bytes ba
 
 from __future__ import annotations
 
+import errno
 import logging
+import socket
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -29,6 +31,23 @@ logger = logging.getLogger(__name__)
 TOO_BIG, ABNORMAL = 1009, 1006
 PART_BYTES = 256_000
 """A longer audio message is received in parts: whole seconds of the documented format."""
+
+
+def watch_peer(stream: trio.SocketStream, ping_s: float) -> None:
+    """Have the kernel end the connection where nothing acknowledges what is sent (tcp(7)), pings above all.
+
+    That is a machine that is gone: a live one acknowledges, whatever its program does.
+    """
+    if stream.socket.family != trio.socket.AF_UNIX:
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(ping_s * 1000))
+
+
+def is_gone(error: BaseException) -> bool:
+    """Whether the kernel has given the peer up."""
+    cause = error.__cause__
+    if isinstance(cause, OSError):
+        return cause.errno in (errno.ETIMEDOUT, errno.EHOSTUNREACH)
+    return cause is not None and is_gone(cause)
 
 
 class Disconnected(Exception):
@@ -88,11 +107,12 @@ class HeldStream(WrappedStream):
     def __init__(self, stream: trio.abc.Stream, message_bytes: int) -> None:
         super().__init__(stream)
         self.peer_closing = False
+        self.half_sent = False
+        """Whether a send was given up in the middle: nothing can follow it."""
         self.when_peer_closes: Callable[[], None] = lambda: None
         self.frames = FrameFilter(min(PART_BYTES, message_bytes), message_bytes)
         self._opened = trio.Event()
         self._released = trio.Event()
-        self._waiting_since: float | None = None
 
     def open(self) -> None:
         """The handshake is answered: frames may pass."""
@@ -101,10 +121,6 @@ class HeldStream(WrappedStream):
     def release(self) -> None:
         """Close frames may pass."""
         self._released.set()
-
-    def quiet_for(self) -> float:
-        """Seconds since a byte came, while one was being waited for."""
-        return 0.0 if self._waiting_since is None else trio.current_time() - self._waiting_since
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """See trio.abc.ReceiveStream."""
@@ -123,11 +139,21 @@ class HeldStream(WrappedStream):
         return held or await self._receive(max_bytes)
 
     async def _receive(self, max_bytes: int | None) -> bytes | bytearray:
-        self._waiting_since = trio.current_time()
         try:
             return await super().receive_some(max_bytes)
-        finally:
-            self._waiting_since = None
+        except trio.BrokenResourceError as error:
+            if is_gone(error):
+                LIMITS_HIT.labels("ping_s").inc()
+                logger.info("peer gone: it acknowledges nothing")
+            raise
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """See trio.abc.SendStream."""
+        try:
+            await super().send_all(data)
+        except trio.Cancelled:
+            self.half_sent = True
+            raise
 
     def _filter(self, data: bytes | bytearray) -> bytes:
         try:
@@ -198,10 +224,13 @@ class WebSocket:
             except ConnectionClosed:
                 raise Disconnected from None
         if scope.cancelled_caught:
-            LIMITS_HIT.labels("send_s").inc()
-            logger.warning("connection cut peer=%s: it took no data for %g s", self.peer, self._limits.send_s)
-            await trio.aclose_forcefully(self._stream)
+            await self._cut(self._limits.send_s)
             raise Disconnected
+
+    async def _cut(self, waited_s: float) -> None:
+        LIMITS_HIT.labels("send_s").inc()
+        logger.warning("connection cut peer=%s: it took no data for %g s", self.peer, waited_s)
+        await trio.aclose_forcefully(self._stream)
 
     async def close(self, code: int, reason: str = "") -> None:
         """Close: answer the peer's Close frame, or send one. Returns in time whatever the peer does."""
@@ -221,18 +250,16 @@ class WebSocket:
         await trio.aclose_forcefully(self._stream)
 
     async def keep_alive(self) -> None:
-        """Ping a quiet peer; cut it off when it does not answer either."""
-        patience = self._limits.ping_s
+        """Ping the peer at the interval, whatever else is sent: some clients leave a server that does not.
+
+        Others answer only while they read, so that no answer is no sign of death; TCP finds out (see `watch_peer`).
+        """
         while True:
-            await trio.sleep(patience / 4)
-            if self._stream.quiet_for() < patience:
-                continue
-            with trio.move_on_after(patience):
+            await trio.sleep(self._limits.ping_s)
+            with trio.move_on_after(self._limits.ping_s):
                 await self._connection.ping()
-            if self._stream.quiet_for() >= patience:
-                LIMITS_HIT.labels("ping_s").inc()
-                logger.info("peer gone peer=%s quiet_s=%.0f", self.peer, self._stream.quiet_for())
-                await trio.aclose_forcefully(self._stream)
+            if self._stream.half_sent:
+                await self._cut(self._limits.ping_s)
                 return
 
     @property

@@ -102,16 +102,34 @@ async def open_listeners(server: ServerConfig) -> list[Listener]:
     listeners: list[Listener] = []
     try:
         for host, port, kind in addresses(server):
-            try:
-                opened = await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
-            except OSError as error:
-                raise Unavailable(f"cannot listen on {host}:{port}: {_why(error)}") from None
-            listeners += [Listener(one, kind) for one in opened]
+            listeners += [Listener(one, kind) for one in await _opened(host, port)]
     except BaseException:
         for listener in listeners:
             listener.socket.socket.close()
         raise
     return listeners
+
+
+async def _opened(host: str, port: int) -> list[trio.SocketListener]:
+    """Listen at all addresses of a name that this machine has: containers know localhost as ::1, and have no ::1."""
+    opened: list[trio.SocketListener] = []
+    absent: OSError | None = None
+    try:
+        found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
+        for address in dict.fromkeys(str(sockaddr[0]) for *_kind, sockaddr in found):
+            try:
+                opened += await trio.open_tcp_listeners(port, host=address, backlog=BACKLOG)
+            except OSError as error:
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise
+                absent = error
+        if absent and not opened:
+            raise absent
+    except OSError as error:
+        for listener in opened:
+            listener.socket.close()
+        raise Unavailable(f"cannot listen on {host}:{port}: {_why(error)}") from None
+    return opened
 
 
 def _activated() -> list[Listener]:

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from sttd.config import SessionOptions
 
 
+LONGEST_CONTROL = 256
+"""Bytes of a binary message that may be a control message."""
+
+
 class Protocol(ABC):
     """One connection's side of a wire protocol; it keeps no clock and touches no socket."""
 
@@ -23,12 +27,23 @@ class Protocol(ABC):
     def receive(self, message: str | bytes) -> Command:
         """What a message of the client asks for."""
         if isinstance(message, bytes):
-            return Audio(message)
+            return (_binary_control(message) if message[:1] == b"{" else None) or Audio(message)
         return control_message(message)
 
     @abstractmethod
     def encode(self, event: Event, options: SessionOptions) -> str | None:
         """The message that tells the client of `event`; None where it is told nothing (yet)."""
+
+
+def _binary_control(message: bytes) -> Command | None:
+    """A control message that a client sent as binary, as some libraries do; None where it may be audio.
+
+    That is where it is short and no JSON object with a `type` that there is, to the letter.
+    """
+    if len(message) > LONGEST_CONTROL or not message.rstrip().endswith(b"}"):
+        return None
+    command = control_message(message.decode(errors="replace"))
+    return None if isinstance(command, Unusable) else command
 
 
 def control_message(text: str) -> Command:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from abc import ABC, abstractmethod
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sttd.config import Config, SessionOptions
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 TextHandler = Callable[[str], Awaitable[None]]
@@ -247,6 +250,8 @@ class Cloud(ABC):
     model = ""
     destination = ""
     """The host that audio is sent to."""
+    problem = ""
+    """Why it cannot be used at all, as it is set up; for clients."""
 
     @abstractmethod
     def __init__(self, config: Config) -> None:
@@ -267,6 +272,14 @@ class Cloud(ABC):
     async def aclose(self) -> None:
         """Close what is kept open between sessions."""
         return
+
+
+def cloud_failure(name: str, error: Exception) -> CloudError:
+    """What went wrong on the way to a cloud, whatever it is: the cloud's failure, and no end of a session."""
+    if isinstance(error, CloudError):
+        return error
+    logger.error("%s: a fault that nobody expected", name, exc_info=error)
+    return CloudError(f"{name} cannot be used ({type(error).__name__})")
 
 
 def base_language(tag: str) -> str:

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from sttd.errors import CloudError, NothingHeard, SttdError
+from sttd.errors import NothingHeard, SttdError
 from sttd.events import Event, Failed, Final, MessageDone, Problem
 from sttd.metrics import FALLBACKS
-from sttd.recognizers.base import Backstop, Recognizer
+from sttd.recognizers.base import Backstop, Recognizer, cloud_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
+    from sttd.errors import CloudError
     from sttd.recognizers.base import CloudRecognizer, Emit
 
     Local = Callable[[Emit], AbstractAsyncContextManager[Recognizer]]
@@ -102,17 +103,19 @@ class FallbackRecognizer(Recognizer, Backstop):
         self._current = self.primary
         try:
             await self.primary.start(at)
-        except CloudError as error:
-            await self._switch(error)
+        except Exception as error:
+            await self._switch(cloud_failure(self._cloud, error))
 
     async def accept(self, pieces: Sequence[bytes], *, confidence: float = 1.0) -> None:
         """See Recognizer."""
-        if self._current is None:
+        if self._current is not self.primary:
+            if self._current is not None:
+                await self._current.accept(pieces, confidence=confidence)
             return
         try:
-            await self._current.accept(pieces, confidence=confidence)
-        except CloudError as error:
-            await self._switch(error)
+            await self.primary.accept(pieces, confidence=confidence)
+        except Exception as error:
+            await self._switch(cloud_failure(self._cloud, error))
 
     async def pause(self, *, confidence: float = 1.0) -> None:
         """See Recognizer."""
@@ -124,8 +127,8 @@ class FallbackRecognizer(Recognizer, Backstop):
         if self._current is self.primary:
             try:
                 await self.primary.finish(settled=settled, confidence=confidence)
-            except CloudError as error:
-                await self._switch(error)
+            except Exception as error:
+                await self._switch(cloud_failure(self._cloud, error))
                 settled = False
         if self._current is not None and self._current is not self.primary:
             await self._current.finish(settled=settled, confidence=confidence)

@@ -16,7 +16,16 @@ from sttd.audio.format import RATE, SAMPLE_BYTES, seconds
 from sttd.credentials import api_key
 from sttd.errors import CloudError
 from sttd.events import MessageDone, Word
-from sttd.recognizers.base import Cloud, CloudRecognizer, Transcript, base_language, final_placed, finite, printable
+from sttd.recognizers.base import (
+    Cloud,
+    CloudRecognizer,
+    Transcript,
+    base_language,
+    cloud_failure,
+    final_placed,
+    finite,
+    printable,
+)
 from sttd.recognizers.budget import Budget
 from sttd.recognizers.endpoint import Endpoint
 
@@ -75,7 +84,11 @@ class Groq(Cloud):
         self._endpoint = Endpoint("groq.base_url", config.groq.base_url)
         self.destination = self._endpoint.host
         self.budget = Budget(config.groq.requests_per_minute, config.groq.seconds_per_hour, config.groq.least_billed_s)
-        self._client: httpx2.AsyncClient | None = None
+        try:
+            self._client: httpx2.AsyncClient | None = self._new_client()
+        except Exception as error:
+            self._client = None
+            self.problem = f"{self.title} cannot be reached as the environment says: {error}"
 
     def state(self) -> dict[str, float]:
         """See Cloud."""
@@ -136,15 +149,22 @@ class Groq(Cloud):
             await trio.sleep(pause)
         raise AssertionError
 
+    def _new_client(self) -> httpx2.AsyncClient:
+        import httpx2
+
+        return httpx2.AsyncClient(
+            verify=self._endpoint.tls or False,
+            timeout=httpx2.Timeout(None, connect=CONNECT_S),
+            headers={"Authorization": f"Bearer {self._key}"},
+            proxy=self._endpoint.proxy() or None,
+            trust_env=False,  # it would refuse a proxy that is for other addresses
+        )
+
     async def _ask_once(self, upload: Upload, fields: Mapping[str, Any]) -> bytes:
         import httpx2
 
         if self._client is None:
-            self._client = httpx2.AsyncClient(
-                verify=self._endpoint.tls or False,
-                timeout=httpx2.Timeout(None, connect=CONNECT_S),
-                headers={"Authorization": f"Bearer {self._key}"},
-            )
+            raise CloudError(self.problem, permanent=True)
         url = f"{self._settings.base_url.rstrip('/')}/audio/transcriptions"
         files = {"file": (upload.name, upload.content, upload.media_type)}
         try:
@@ -242,8 +262,8 @@ class GroqRecognizer(CloudRecognizer):
         try:
             await self._send(utterances, deadline)
             self._backstop.emit_from_cloud(MessageDone())
-        except CloudError as error:
-            await self._backstop.rescue(error, utterances)
+        except Exception as error:
+            await self._backstop.rescue(cloud_failure(self._cloud.title, error), utterances)
         finally:
             self._sending = None
             sent.set()

@@ -63,6 +63,8 @@ class Provider:
                 raise ConfigError(f"local_only: the provider {self.name} would send audio to other machines")
             self.cloud = self._class(config)
             self.model = self.cloud.model
+            if self.cloud.problem:
+                logger.error("%s%s", self.cloud.problem, "; the fallback serves" if config.fallback else "")
             self._breaker = Breaker(config.fallback_pause_s)
             if (local := local_config(config)) is not None:
                 self._fallback = Provider(local)
@@ -83,6 +85,8 @@ class Provider:
     @property
     def status(self) -> str:
         """Why the provider is not ready, in words; empty when it is."""
+        if self.cloud is not None and self._fallback is None:
+            return self.cloud.problem
         if self._engine is not None or not issubclass(self._class, Engine):
             return ""
         return str(self._problem) if self._problem else "the model is loading"
