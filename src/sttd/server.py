@@ -147,7 +147,7 @@ class Daemon:
             nursery.start_soon(watch, self._stuck, self._status)
             listening(self._listeners)
             await self._stop.wait()
-            notify(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={round((self.config.server.drain_s + 5) * 1e6)}")
+            notify(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={round((self._drain_s + 5) * 1e6)}")
             accepting.cancel()
             await self._finish()
             leaving()
@@ -193,10 +193,15 @@ class Daemon:
         self.sessions.add(session)
         try:
             if self._stop.is_set():
-                session.drain(self.config.server.drain_s)
+                session.drain(self._drain_s)
             await session.run()
         finally:
             self.sessions.remove(session)
+
+    @property
+    def _drain_s(self) -> float:
+        """Seconds that sessions have to finish; on a slow machine more than is set."""
+        return self.config.server.drain_s * self.provider.slowness
 
     def _stuck(self) -> str:
         overdue = self.provider.overdue_s()
@@ -221,8 +226,8 @@ class Daemon:
 
     async def _finish(self) -> None:
         for session in self.sessions:
-            session.drain(self.config.server.drain_s)
-        with trio.move_on_after(self.config.server.drain_s):
+            session.drain(self._drain_s)
+        with trio.move_on_after(self._drain_s):
             # Also for those that have not said yet what they want, `limits.head_s` at most.
             await self._front_door.connections.none_left()
         if self.sessions:

@@ -85,7 +85,7 @@ class Session:
             answers_recordings=protocol.answers_recordings,
         )
         self._commands, self._work = self._feeder.commands, self._feeder.work
-        self._patience = config.limits.flush_s
+        self._drain_s = math.inf
         self._progress = 0.0
         self._close = (NORMAL, "")
         self._ready = trio.Event()
@@ -111,7 +111,7 @@ class Session:
     def drain(self, within_s: float) -> None:
         """Read no more, flush, say what is left, and close, all in so many seconds."""
         self._ending = True
-        self._patience = min(self._patience, 0.9 * within_s)
+        self._drain_s = within_s
         self._close = (GOING_AWAY, "sttd is stopping")
         self._websocket.stop_receiving()
 
@@ -194,6 +194,11 @@ class Session:
         logger.warning("session cut peer=%s: no progress in recognition for %.3g s", self._websocket.peer, idle)
         said = f"No progress in recognition for {idle:.3g} s"
         self._end(INTERNAL, "recognition took too long", said, Problem.STALLED)
+
+    @property
+    def _patience(self) -> float:
+        """Seconds that recognition may stand still at the end: a slow machine gets more."""
+        return min(self._config.limits.flush_s * self._provider.slowness, 0.9 * self._drain_s)
 
     async def _read_commands(self) -> None:
         limits = self._config.limits

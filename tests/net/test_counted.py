@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -13,6 +17,8 @@ import trio
 from sttd.config import Config
 from sttd.metrics import REGISTRY
 from sttd.net.limits import machine_of
+from sttd.recognizers.base import Calls
+from sttd.recognizers.worker import Provider
 from sttd.server import Daemon
 from tests.net.inprocess import Running, running
 from tests.net.test_front_door import UPGRADE
@@ -244,3 +250,36 @@ async def test_a_reload_tells_the_service_manager_nothing_before_the_start_is_ov
             server.daemon.reload()
             with pytest.raises(BlockingIOError):
                 manager.recv(4096)
+
+
+async def test_a_slow_machine_is_not_a_stuck_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes longer than `flush_s` and `drain_s` is waited for where everything takes so long."""
+    monkeypatch.setattr(Provider, "slowness", 20.0)
+    async with running(tmp_path, "stuck", flush_s=0.5, drain_s=0.5) as server:
+        for ending in (frame(TEXT, b'{"type": "eof"}'), b""):
+            async with raw(server) as peer:
+                await peer.send_all(frame(BINARY, bytes(3200)) + ending)
+                if not ending:
+                    await trio.sleep(0.2)
+                    server.daemon.drain()
+                answer = b""
+                while b"at last" not in answer and (chunk := await peer.receive_some()):
+                    answer += chunk
+                assert b"at last" in answer
+
+
+def test_time_limits_follow_the_warm_up() -> None:
+    calls = Calls()
+    calls.warm_up(5.0, lambda: None)
+    assert calls.slowness == 1.0
+    calls.warm_up(0.01, lambda: time.sleep(0.1))
+    assert 30 <= calls.slowness < 300
+    calls.timed(1.0, lambda: None)
+    with ThreadPoolExecutor(1) as thread:
+        go = threading.Event()
+        hanging = thread.submit(calls.timed, 0.0, go.wait)
+        while calls.overdue_s() == -math.inf:
+            time.sleep(0.01)
+        assert calls.overdue_s() < -200
+        go.set()
+        hanging.result()

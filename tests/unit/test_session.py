@@ -71,7 +71,7 @@ class Changeable(Recognizer):
 
 
 class Pretended:
-    name, cloud, finds_endpoints = "pretended", None, False
+    name, cloud, finds_endpoints, slowness = "pretended", None, False, 1.0
 
     def __init__(self, finals: list[str]) -> None:
         self._finals = finals

@@ -254,9 +254,11 @@ class WebSocket:
 
         Others answer only while they read, so that no answer is no sign of death; TCP finds out (see `watch_peer`).
         """
+        due = trio.current_time()
         while True:
-            await trio.sleep(self._limits.ping_s)
-            with trio.move_on_after(self._limits.ping_s):
+            due += self._limits.ping_s
+            await trio.sleep_until(due)
+            with trio.move_on_at(due + self._limits.ping_s):
                 await self._connection.ping()
             if self._stream.half_sent:
                 await self._cut(self._limits.ping_s)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import time
+import wave
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib.resources import files
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from sttd.errors import CloudError, OptionError, RecognitionError
@@ -88,16 +90,35 @@ class Decoder(ABC):
         return
 
 
+SLOWER_THAN_SAMPLE = 3.0
+"""How many times as long as in the warm-up a call may take: other calls run beside it, and noise is decoded twice."""
+
+
+def sample() -> bytes:
+    """A spoken sentence, 16 kHz mono s16, to warm up with."""
+    with wave.open(str(files("sttd").joinpath("sample.wav"))) as file:
+        return bytes(file.readframes(file.getnframes()))
+
+
 class Calls:
-    """Blocking calls that run now, and when each should have ended."""
+    """Blocking calls that run now, and when each should have ended: a slow machine is not a stuck one."""
 
     def __init__(self) -> None:
         self._due: dict[object, float] = {}
+        self.slowness = 1.0
+        """How many times as long the limits are as on a machine that decodes much faster than people speak."""
+
+    def warm_up(self, audio_s: float, call: Callable[[], T]) -> T:
+        """`call()`, from which is learned how fast this machine is."""
+        started = time.monotonic()
+        result = call()
+        self.slowness = max(1.0, SLOWER_THAN_SAMPLE * (time.monotonic() - started) / audio_s)
+        return result
 
     def timed(self, audio_s: float, call: Callable[[], T]) -> T:
         """`call()`, in the thread of whoever calls this; it has three times as long as the audio, and ten seconds."""
         key = object()
-        self._due[key] = time.monotonic() + 3 * audio_s + 10
+        self._due[key] = time.monotonic() + self.slowness * (3 * audio_s + 10)
         try:
             return call()
         finally:

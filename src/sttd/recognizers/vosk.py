@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import os
 import threading
-import wave
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sttd.audio.format import RATE, SAMPLE_BYTES
+from sttd.audio.format import RATE, SAMPLE_BYTES, seconds
 from sttd.errors import ModelError, OptionError
 from sttd.events import Word
-from sttd.recognizers.base import Decoder, Engine, Hypothesis, Transcript
+from sttd.recognizers.base import Decoder, Engine, Hypothesis, Transcript, sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -65,11 +63,15 @@ class VoskEngine(Engine):
         try:
             self._model = vosk.Model(str(self.model))
             self._pool = Pool(self._model, self.decoders)
-            with ThreadPoolExecutor(self.workers) as threads:
-                for warming in [threads.submit(self._pool.warm) for _ in range(min(self.workers, self.decoders))]:
-                    warming.result()
+            self.calls.warm_up(seconds(sample()), self._warm_all)
         except Exception as error:  # vosk raises bare Exception
             raise ModelError(f"the Vosk model in {self.model} does not load: {error}") from error
+
+    def _warm_all(self) -> None:
+        """A recognizer for each worker."""
+        with ThreadPoolExecutor(self.workers) as threads:
+            for warming in [threads.submit(self._pool.warm) for _ in range(min(self.workers, self.decoders))]:
+                warming.result()
 
     def transcribe(
         self,
@@ -224,8 +226,7 @@ class Pool:
         """Add a recognizer that has heard speech."""
         with self._one_more():
             lent = Lent(_recognizer(self._model))
-            with wave.open(str(files("sttd").joinpath("sample.wav"))) as sample:
-                pcm = sample.readframes(sample.getnframes())
+            pcm = sample()
             for start in range(0, len(pcm), PIECE):
                 lent.accept(pcm[start : start + PIECE])
             lent.finish()

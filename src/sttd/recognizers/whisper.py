@@ -10,10 +10,10 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sttd.audio.format import RATE
+from sttd.audio.format import RATE, seconds
 from sttd.errors import ModelError
 from sttd.events import Word
-from sttd.recognizers.base import Engine, Transcript, base_language
+from sttd.recognizers.base import Engine, Transcript, base_language, sample
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +64,7 @@ class FasterWhisperEngine(Engine):
         return self.config.faster_whisper.threads or max(1, min(4, cores // self.workers))
 
     def load(self) -> None:
-        """Load the model and decode a second of silence: some faults show only then (see docs/operations.md)."""
+        """Load the model and decode a sentence: some faults show only then (see docs/operations.md)."""
         import numpy as np
 
         from sttd.recognizers.fitted import FittedWhisper
@@ -89,7 +89,8 @@ class FasterWhisperEngine(Engine):
             bands = self.whole.feature_extractor.mel_filters.shape[0]
             units = self.whole.encode(np.zeros((bands, 1000), np.float32)).shape[-1]
             self.fitted = self.whole.fitted(MARGIN_S, LEAST_OF_TINY_S if units == TINY else LEAST_S)
-            self._decode(bytes(RATE * 2), language="en", words=False, final=False)
+            spoken = sample()
+            self.calls.warm_up(seconds(spoken), partial(self._decode, spoken, language="en", words=False, final=True))
         except Exception as error:
             raise ModelError(f"the Whisper model in {self.model} does not load: {error}") from error
 

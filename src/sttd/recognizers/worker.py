@@ -135,6 +135,12 @@ class Provider:
             return (*self.cloud.check(options), *([f"no fallback: {problem}"] if problem else ()))
         return () if self._engine is None else self._engine.check(options)
 
+    @property
+    def slowness(self) -> float:
+        """See Calls: by how much time limits are longer here."""
+        own = 1.0 if self._engine is None else self._engine.calls.slowness
+        return own if self._fallback is None else max(own, self._fallback.slowness)
+
     def overdue_s(self) -> float:
         """By how much the worst of the calls into the model is past its deadline; negative where none is."""
         own = -math.inf if self._engine is None else self._engine.calls.overdue_s()
