@@ -13,12 +13,13 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from importlib.resources import files
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from sttd import __version__
 from sttd.config import Config, Loaded, load
-from sttd.errors import ConfigError, ModelMissing, SttdError
+from sttd.errors import ConfigError, ModelMissing, RecognitionError, SttdError
 from sttd.recognizers.registry import local_config, provider_class, provider_names
 from sttd.settings import settings_of, value_of
 
@@ -235,8 +236,10 @@ def _transcribe(arguments: argparse.Namespace) -> int:
     from sttd.net.client import Recording, transcribe
 
     live = sys.stderr.isatty()
+    complaints = 0
 
     def show(kind: str, text: str) -> None:
+        nonlocal complaints
         if kind == "partial" and live:
             print(
                 f"\r\x1b[K\x1b[2m{text[-(shutil.get_terminal_size().columns - 1) :]}\x1b[0m",
@@ -247,11 +250,15 @@ def _transcribe(arguments: argparse.Namespace) -> int:
         elif kind == "final":
             print("\r\x1b[K" if live else "", end="", file=sys.stderr, flush=True)
             print(text, flush=True)
+        elif kind == "error":  # the session may go on
+            print(f"sttd: {text}", file=sys.stderr, flush=True)
+            complaints += 1
 
     path = arguments.file or str(files("sttd").joinpath("sample.wav"))
     options = {"language": arguments.language} if arguments.language else {}
-    trio.run(transcribe, arguments.url, Recording(path), options, show)
-    return 0
+    with Recording(path) as recording:
+        trio.run(transcribe, arguments.url, recording, options, show)
+    return RecognitionError.exit_code if complaints else 0
 
 
 def _entries(arguments: argparse.Namespace, config: Config) -> list[Entry]:
@@ -378,6 +385,9 @@ def _open_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without the letters of a text
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

@@ -8,6 +8,12 @@ if TYPE_CHECKING:
     from sttd.events import Final
 
 
+def first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """One of the exceptions in a group; which one hardly matters, they fell together."""
+    inner = group.exceptions[0]
+    return first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+
+
 class SttdError(Exception):
     """Base of all; its text is written for the person who has to act on it."""
 

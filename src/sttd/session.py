@@ -19,7 +19,7 @@ import trio
 from sttd.audio.format import RATE, seconds
 from sttd.audio.pipeline import Speech, SpeechPause, UtteranceEnd, UtteranceStart
 from sttd.config import apply_options
-from sttd.errors import ModelError, ModelMissing, OptionError
+from sttd.errors import ModelError, ModelMissing, OptionError, first
 from sttd.events import (
     Audio,
     Command,
@@ -271,7 +271,7 @@ class Session:
                 nursery.cancel_scope.cancel()
             self._say_last()
         except* Exception as group:
-            fault = _first(group)
+            fault = first(group)
             FAULTS.inc()
             logger.error("recognition failed peer=%s", self._websocket.peer, exc_info=group)
             self._end(INTERNAL, "recognition failed", f"Recognition failed: {fault}", Problem.RECOGNIZER)
@@ -396,9 +396,3 @@ class Session:
                 done = True
             self._work.take()
         return pieces, confidence, done
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """One of the exceptions in a group; which one hardly matters, they fell together."""
-    inner = group.exceptions[0]
-    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner

@@ -5,19 +5,24 @@ from __future__ import annotations
 import os
 import re
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 from typing import TYPE_CHECKING
 
+import jiwer
 import pytest
+import soundfile
 from websockets.sync.server import ServerConnection, serve
 
 from tests.support import ROOT, Clip, Daemon, at_16k_mono, environment, normalized, running_daemon
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+SAMPLE = "this is a sample what you hear is turned into text on your own machine"
 
 
 def sttd(
@@ -110,13 +115,107 @@ def test_models_on_the_command_line(models: Path, tmp_path: Path) -> None:
 
 def test_transcribe_sends_a_recording_and_prints_its_text(whisper: Daemon, two_cities: Clip, tmp_path: Path) -> None:
     sample = sttd("transcribe", "--url", whisper.url("/ws/stt"))
-    assert normalized(sample.stdout) == "this is a sample what you hear is turned into text on your own machine"
+    assert normalized(sample.stdout) == SAMPLE
     done = sttd("transcribe", "--url", whisper.url("/ws/stt"), str(two_cities.path))
     assert "best of times" in done.stdout
     assert done.returncode == 0
     raw = tmp_path / "raw"
     raw.write_bytes(at_16k_mono(two_cities)[: 7 * 32000])
     assert "best of times" in sttd("transcribe", "--url", whisper.url("/ws/stt"), "-", stdin=str(raw)).stdout
+
+
+@pytest.mark.parametrize(
+    ("container", "subtype", "channels"),
+    [
+        ("WAV", "PCM_16", 1),
+        ("WAVEX", "PCM_16", 3),
+        ("WAV", "PCM_24", 2),
+        ("WAVEX", "PCM_24", 1),
+        ("WAV", "PCM_32", 1),
+        ("WAV", "FLOAT", 1),
+        ("WAVEX", "FLOAT", 2),
+        ("WAV", "PCM_U8", 1),
+        ("WAV", "ULAW", 1),
+        ("WAV", "ALAW", 1),
+    ],
+)
+def test_transcribe_takes_every_common_wav_file(
+    whisper: Daemon, tmp_path: Path, container: str, subtype: str, channels: int
+) -> None:
+    samples, rate = soundfile.read(ROOT / "src/sttd/sample.wav", always_2d=True)
+    file = tmp_path / "x.wav"
+    soundfile.write(file, samples.repeat(channels, axis=1), rate, format=container, subtype=subtype)
+    with file.open("ab") as end:
+        end.write(b"LIST\x04\0\0\0notes")  # what follows the samples is not sent
+    done = sttd("transcribe", "--url", whisper.url("/ws/stt"), str(file))
+    assert jiwer.wer(SAMPLE, normalized(done.stdout)) < 0.1
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"ID3 a song", "is not a WAV file; another program can convert it: ffmpeg -i"),
+        (b"RIFF\0\0\0\0WAVE", "is cut off before its first sample"),
+        (b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0" + struct.pack("<HHIIHH", 3, 1, 16000, 0, 8, 64), "is cut off before"),
+        (b"RIFF\0\0\0\0WAVEdata\0\0\0\0", "does not say how its samples are written"),
+    ],
+)
+def test_transcribe_says_what_is_wrong_with_a_file(tmp_path: Path, content: bytes, message: str) -> None:
+    file = tmp_path / "x.wav"
+    file.write_bytes(content)
+    done = sttd("transcribe", str(file))
+    assert done.returncode == 70
+    assert message in done.stderr or "64 bits" in done.stderr
+
+
+def piped(whisper: Daemon, shell: str, **extra: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of bash in which `sttd` is the client of this daemon."""
+    line = f'sttd() {{ {sys.executable} -m sttd transcribe --url {whisper.url("/ws/stt")} "$@"; }}; {shell}'
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", line],
+        env=environment("/nonexistent", **extra),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_transcribe_in_pipes(whisper: Daemon) -> None:
+    """A reader that is gone; standard input that is closed or empty."""
+    gone = piped(whisper, "sttd | true")
+    assert (gone.returncode, gone.stderr) == (0, "")
+    for shell in ("sttd - <&-", "sttd - </dev/null"):
+        empty = piped(whisper, shell)
+        assert (empty.returncode, empty.stderr) == (70, "sttd: there was no audio to send\n")
+
+
+def test_transcribe_prints_by_number_what_a_terminal_has_no_letters_for(
+    vosk: Daemon, korean: list[Clip], tmp_path: Path
+) -> None:
+    file = tmp_path / "x.wav"
+    soundfile.write(file, korean[0].samples, korean[0].rate)
+    done = piped(vosk, f"sttd {file}", PYTHONIOENCODING="latin-1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\u" in done.stdout
+
+
+def test_transcribe_goes_on_after_an_error_that_does_not_end_the_session() -> None:
+    def complain(connection: ServerConnection) -> None:
+        connection.send('{"type": "error", "message": "the cloud is away"}')
+        connection.send('{"type": "final", "text": "all the same"}')
+        for message in connection:
+            if isinstance(message, str):
+                return
+
+    with serve(complain, "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        done = sttd("transcribe", "--url", f"ws://127.0.0.1:{server.socket.getsockname()[1]}/ws/stt")
+        server.shutdown()
+        thread.join()
+    assert (done.stdout, done.stderr, done.returncode) == ("all the same\n", "sttd: the cloud is away\n", 70)
 
 
 @pytest.mark.parametrize(

@@ -83,8 +83,8 @@ def tokens(data: bytes) -> None:
 
 def recording(data: bytes) -> None:
     """A WAV file for `sttd transcribe`."""
-    with suppress(RecognitionError):
-        Recording(str(file_of(data, "x.wav"))).next_piece()
+    with suppress(RecognitionError), Recording(str(file_of(data, "x.wav"))) as recording:
+        recording.next_piece()
 
 
 def archive(data: bytes) -> None:

@@ -88,8 +88,8 @@ wavs = st.builds(wav, st.integers(0, 9), st.integers(0, 200_000), small, st.bina
 def test_recordings(folder: Path, found: bytes, length: int) -> None:
     file = folder / "x.wav"
     file.write_bytes(found[:length])
-    with suppress(RecognitionError):
-        Recording(str(file)).next_piece()
+    with suppress(RecognitionError), Recording(str(file)) as recording:
+        recording.next_piece()
 
 
 @many

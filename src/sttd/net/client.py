@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
-import wave
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Self
 from urllib.parse import urlencode
 
 import trio
-from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, open_websocket_url
+from trio_websocket import (
+    ConnectionClosed,
+    ConnectionRejected,
+    HandshakeError,
+    WebSocketConnection,
+    connect_websocket_url,
+)
 
-from sttd.errors import RecognitionError, SttdError, Unavailable
+from sttd.audio.wav import read_head
+from sttd.errors import RecognitionError, Unavailable, first
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 PIECE_S = 0.1
 ABNORMAL = 1006
+STANDARD_INPUT = "standard input"
 
 
 class Recording:
@@ -26,46 +34,68 @@ class Recording:
     def __init__(self, path: str) -> None:
         """RecognitionError where the file cannot be used."""
         self.options: dict[str, object] = {}
-        self._read: Callable[[int], bytes]
-        self._rate = 16000
+        self.empty = True
+        self._name = STANDARD_INPUT if path == "-" else path
+        self._file: BinaryIO = sys.stdin.buffer
+        self._left, self._piece = -1, int(16000 * PIECE_S) * 2
         if path == "-":
-            stdin: BinaryIO = sys.stdin.buffer
-            self._read = lambda frames: stdin.read(2 * frames)
             return
-        encodings = {1: "pcm_u8", 2: "pcm_s16le", 3: "pcm_s24le", 4: "pcm_s32le"}
         try:
-            file = wave.open(path)  # noqa: SIM115 - read until the process ends
-            if file.getsampwidth() not in encodings:
-                raise wave.Error(f"samples of {file.getsampwidth()} bytes")
-        except (OSError, EOFError, RuntimeError, ValueError, wave.Error) as error:
-            raise RecognitionError(f"{path}: {str(error) or 'is cut off'}; a PCM WAV file is needed") from None
-        self._rate = file.getframerate()
-        self._read = file.readframes
-        self.options = {
-            "sample_rate": self._rate,
-            "channels": file.getnchannels(),
-            "encoding": encodings[file.getsampwidth()],
-        }
+            self._file = open(path, "rb")  # noqa: SIM115 - read until the process ends
+            head = read_head(self._file)
+        except OSError as error:
+            raise RecognitionError(f"{path}: {error.strerror}") from None
+        except ValueError as error:
+            self._file.close()
+            hint = f"ffmpeg -i {shlex.quote(path)} -ar 16000 -ac 1 -c:a pcm_s16le converted.wav"
+            raise RecognitionError(f"{path} {error}; another program can convert it: {hint}") from None
+        self._left, self._piece = head.size, max(1, int(head.rate * PIECE_S)) * head.frame_bytes
+        self.options = {"sample_rate": head.rate, "channels": head.channels, "encoding": head.encoding}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        if self._name != STANDARD_INPUT:
+            self._file.close()
 
     def next_piece(self) -> bytes:
-        """A tenth of a second; empty at the end."""
-        return self._read(int(self._rate * PIECE_S))
+        """A tenth of a second; empty at the end. RecognitionError where it cannot be read."""
+        try:
+            piece = self._file.read(self._piece if self._left < 0 else min(self._piece, self._left))
+        except OSError as error:
+            raise RecognitionError(f"{self._name}: {error.strerror}") from None
+        if self._left >= 0:
+            self._left -= len(piece)
+        self.empty = self.empty and not piece
+        return piece
 
 
 async def transcribe(
     url: str, recording: Recording, options: Mapping[str, object], show: Callable[[str, str], None]
 ) -> None:
-    """Stream a recording; `show` is called with each event's type and text. SttdError where that fails."""
+    """Stream a recording; `show` is called with each event's type and text, or message. SttdError where that fails."""
     query = ("&" if "?" in url else "?") + urlencode({**recording.options, **options})
     try:
-        async with open_websocket_url(url + query) as websocket, trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery:
+            websocket = await _connected(nursery, url, url + query)
             nursery.start_soon(_send, websocket, recording)
             await _show_events(websocket, show)
             nursery.cancel_scope.cancel()
-    except* (OSError, HandshakeError) as group:
-        raise Unavailable(f"no sttd answers at {url}: {group.exceptions[0]!r}; is it running?") from None
-    except* SttdError as group:
-        raise group.exceptions[0] from None
+    except BaseExceptionGroup as group:
+        raise first(group) from None
+    if recording.empty:
+        raise RecognitionError("there was no audio to send")
+
+
+async def _connected(nursery: trio.Nursery, url: str, target: str) -> WebSocketConnection:
+    try:
+        return await connect_websocket_url(nursery, target)
+    except ConnectionRejected as rejected:
+        said = (rejected.body or b"").decode(errors="replace").strip()
+        raise Unavailable(f"sttd at {url} refuses: {rejected.status_code} {said}".rstrip()) from None
+    except (OSError, HandshakeError) as error:
+        raise Unavailable(f"no sttd answers at {url}: {error!r}; is it running?") from None
 
 
 async def _show_events(websocket: WebSocketConnection, show: Callable[[str, str], None]) -> None:
@@ -81,9 +111,7 @@ async def _show_events(websocket: WebSocketConnection, show: Callable[[str, str]
             return
         except (ValueError, TypeError):
             raise RecognitionError("what came is not of the JSON protocol; its address ends in /ws/stt") from None
-        if event.get("type") == "error":
-            raise RecognitionError(event["message"])
-        show(event["type"], event.get("text", ""))
+        show(str(event.get("type")), str(event.get("message", "") or event.get("text", "")))
 
 
 async def _send(websocket: WebSocketConnection, recording: Recording) -> None:

@@ -16,9 +16,9 @@ from trio_websocket import (
 
 from sttd.audio.format import RATE
 from sttd.credentials import api_key
-from sttd.errors import CloudError
+from sttd.errors import CloudError, first
 from sttd.recognizers.base import Cloud, CloudRecognizer
-from sttd.recognizers.deepgram_stream import CONNECT_S, DeepgramRecognizer, Lost, first
+from sttd.recognizers.deepgram_stream import CONNECT_S, DeepgramRecognizer, Lost
 from sttd.recognizers.endpoint import Endpoint
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import wsproto.utilities
 from trio_websocket import ConnectionClosed, HandshakeError
 
 from sttd.audio.format import RATE, SAMPLE_BYTES, seconds
-from sttd.errors import CloudError, NothingHeard
+from sttd.errors import CloudError, NothingHeard, first
 from sttd.events import Partial
 from sttd.recognizers.base import CloudRecognizer, final_placed
 from sttd.recognizers.deepgram_results import Assembler
@@ -315,9 +315,3 @@ FAULTS = (
     h11.ProtocolError,
     wsproto.utilities.ProtocolError,
 )
-
-
-def first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """What happened; the first of what fell together."""
-    inner = group.exceptions[0]
-    return first(inner) if isinstance(inner, BaseExceptionGroup) else inner

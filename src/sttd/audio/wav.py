@@ -1,0 +1,71 @@
+"""The head of a WAV file: how its samples are written.
+
+Python's `wave` reads no float samples, and in 3.11 no WAVE_FORMAT_EXTENSIBLE (24 bits, three channels). The format is
+that of Microsoft's "Multiple Channel Audio Data and WAVE Files".
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import BinaryIO
+
+PCM, FLOAT, ALAW, MULAW, EXTENSIBLE = 1, 3, 6, 7, 0xFFFE
+ENCODINGS = {
+    (PCM, 8): "pcm_u8",
+    (PCM, 16): "pcm_s16le",
+    (PCM, 24): "pcm_s24le",
+    (PCM, 32): "pcm_s32le",
+    (FLOAT, 32): "pcm_f32le",
+    (ALAW, 8): "pcm_alaw",
+    (MULAW, 8): "pcm_mulaw",
+}
+NAMES = {PCM: "PCM", FLOAT: "float", ALAW: "A-law", MULAW: "mu-law"}
+
+
+@dataclass(frozen=True, slots=True)
+class WavHead:
+    """The format of the samples, `size` bytes of which follow at once in the file (-1: to its end)."""
+
+    rate: int
+    channels: int
+    encoding: str
+    size: int
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one sample of every channel."""
+        return self.channels * next(bits for (_tag, bits), name in ENCODINGS.items() if name == self.encoding) // 8
+
+
+def read_head(file: BinaryIO) -> WavHead:
+    """Read up to the first sample. ValueError, in words for its user, where it is no WAV file that can be used."""
+    start = file.read(12)
+    if start[:4] != b"RIFF" or start[8:] != b"WAVE":
+        raise ValueError("is not a WAV file")
+    found: tuple[int, int, str] | None = None
+    while len(head := file.read(8)) == 8:
+        name, size = struct.unpack("<4sI", head)
+        if name == b"data":
+            if found is None:
+                raise ValueError("does not say how its samples are written")
+            return WavHead(*found, -1 if size == 0xFFFFFFFF else size)
+        content = file.read(size + size % 2)
+        if name == b"fmt ":
+            found = _format(content)
+    raise ValueError("is cut off before its first sample")
+
+
+def _format(content: bytes) -> tuple[int, int, str]:
+    """Rate, channels and encoding."""
+    if len(content) < 16:
+        raise ValueError("is cut off in its head")
+    tag, channels, rate, _bytes_a_second, _frame, bits = struct.unpack("<HHIIHH", content[:16])
+    if tag == EXTENSIBLE and len(content) >= 26:
+        tag = struct.unpack("<H", content[24:26])[0]
+    encoding = ENCODINGS.get((tag, bits))
+    if encoding is None:
+        raise ValueError(f"has samples that cannot be used ({NAMES.get(tag, f'format {tag}')} of {bits} bits)")
+    if not channels or not rate:
+        raise ValueError(f"has {channels} channels at {rate} samples a second")
+    return rate, channels, encoding
