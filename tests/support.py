@@ -155,7 +155,8 @@ def wait_until(condition: Any, seconds: float, what: str) -> None:
 
 def environment(models: Path | str, **extra: str) -> dict[str, str]:
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("STT_", "STTD_"))}
-    return {**clean, "STTD_MODELS__DIR": str(models), "PYTHONUNBUFFERED": "1", **extra}
+    state = {"XDG_STATE_HOME": str(CACHE / "state")}
+    return {**clean, **state, "STTD_MODELS__DIR": str(models), "PYTHONUNBUFFERED": "1", **extra}
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +24,11 @@ class Source:
     folder: str = ""
     join: Mapping[str, list[str]] = field(default_factory=dict)
     pinned: bool = True
+
+    @property
+    def host(self) -> str:
+        """Where it is, in a word or two."""
+        return urlsplit(self.url).hostname or "the package index"
 
     def __str__(self) -> str:
         return self.url or "the package index (" + ", ".join(self.require) + ")"

@@ -11,7 +11,7 @@ import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from sttd.errors import ConfigError, ModelError, ModelMissing, Unavailable
 from sttd.models.catalog import Entry, Source, catalog, find
@@ -89,8 +89,9 @@ class Store:
             try:
                 return self._pull_from(entry, number, source, progress)
             except (Unavailable, ModelError) as error:
-                say(str(error))
                 problems.append(f"  {error}")
+                if number + 1 < len(entry.sources):
+                    say(f"  not from {source.host}; trying {entry.sources[number + 1].host}")
         raise Unavailable(f"no source gave the model {entry.name}:\n" + "\n".join(problems))
 
     def _pull_from(self, entry: Entry, number: int, source: Source, progress: Progress) -> Path:
@@ -112,7 +113,14 @@ class Store:
                 for extra in digests.keys() - entry.files.keys():
                     (staging / extra).unlink()
                 digests = dict(entry.files)
-            manifest = {"model": entry.name, "source": str(source), "pinned": source.pinned, "files": digests}
+            sizes = {name: (staging / name).stat().st_size for name in digests}
+            manifest = {
+                "model": entry.name,
+                "source": str(source),
+                "pinned": source.pinned,
+                "files": digests,
+                "sizes": sizes,
+            }
             (staging / MANIFEST).write_text(json.dumps(manifest, indent=1))
             os.sync()
             target.parent.mkdir(exist_ok=True)
@@ -201,12 +209,53 @@ def wanted(config: Config) -> Entry | None:
     return entry
 
 
+def check_sizes(folder: Path) -> None:
+    """ModelError that names a file which is missing or has another size than when the model was pulled."""
+    manifest = _manifest(folder)
+    for name, size in manifest.get("sizes", {}).items():
+        try:
+            found = (folder / name).stat().st_size
+        except OSError:
+            raise ModelError(f"{folder.name}: the file {name} is missing; {_again(manifest)}") from None
+        if found != size:
+            raise ModelError(f"{folder.name}: the file {name} has {found} bytes, not {size}; {_again(manifest)}")
+
+
+def check_digests(folder: Path) -> None:
+    """ModelError that names a file which differs from what was pulled."""
+    manifest = _manifest(folder)
+    if files := manifest.get("files"):
+        entry = Entry(name=folder.name, provider="", licence="", megabytes=0, files=files)
+        try:
+            _compare(entry, _digests(folder))
+        except ModelError as error:
+            raise ModelError(f"{error}; {_again(manifest)}") from None
+
+
+def files_of(folder: Path) -> list[Path]:
+    """All files of a model."""
+    return [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST]
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """What was noted when the model was pulled; nothing where it was not."""
+    try:
+        found = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _again(manifest: Mapping[str, Any]) -> str:
+    name = manifest.get("model", "NAME")
+    return f"fetch it again: sttd models rm {name}; sttd models pull {name}"
+
+
 def _digests(folder: Path) -> dict[str, str]:
     found = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != MANIFEST:
-            with path.open("rb") as file:
-                found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    for path in files_of(folder):
+        with path.open("rb") as file:
+            found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
     return found
 
 

@@ -22,6 +22,7 @@ from sttd.recognizers.fallback import Breaker, FallbackRecognizer
 from sttd.recognizers.registry import local_config, provider_class
 from sttd.recognizers.scheduler import Scheduler
 from sttd.recognizers.streaming import StreamingRecognizer
+from sttd.recognizers.trial import load
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -117,7 +118,7 @@ class Provider:
         model = resolve(self.config)
         engine = engine_class(self.config, model.path, model.languages)
         started, memory = trio.current_time(), resident_bytes()
-        await trio.to_thread.run_sync(engine.load, abandon_on_cancel=abandon)
+        await trio.to_thread.run_sync(load, engine, abandon_on_cancel=abandon)
         self._limiter = trio.CapacityLimiter(engine.workers)
         self._decoders = trio.Semaphore(engine.decoders)
         self._scheduler = Scheduler(engine.workers)
