@@ -12,7 +12,7 @@ PREFIX ?= /opt/sttd
 EXTRAS ?= vosk,faster-whisper,groq,flac
 MODEL ?=
 
-.PHONY: serve test lint bench cover fuzz check-native sanitize valgrind cover-native arm64 booted reliability lock lowest clean install uninstall
+.PHONY: serve test lint bench cover fuzz check-native sanitize valgrind cover-native arm64 booted fresh reliability lock lowest clean install uninstall
 
 serve: $(VENV)/.installed
 	$(BIN)/sttd models pull
@@ -31,9 +31,16 @@ lint: $(VENV)/.installed-test $(VENV)/.installed-lint
 	$(BIN)/lint-imports
 	cd src && ../$(BIN)/python -m mypy.stubtest sttd._pcm sttd._resampler sttd._vad --ignore-missing-stub
 
-# The service in a booted Debian 12, as root: debootstrap, systemd-nspawn. Takes some minutes.
-booted: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m booted tests/booted
+# The service in a booted Debian, as root: debootstrap, systemd-nspawn. Takes some minutes a release.
+RELEASES ?= bookworm trixie
+booted: $(RELEASES:%=booted-%)
+booted-%: $(VENV)/.installed-test
+	STTD_RELEASE=$* $(BIN)/python -m pytest -m booted tests/booted
+
+# README.md's two commands in a fresh root of each release, as root.
+fresh: $(RELEASES:%=fresh-%)
+fresh-%:
+	tools/fresh_root.sh $*
 
 # The acceptance figures, printed. The soak takes SOAK_S seconds; ROOM_H hours of a living room take a minute for five.
 SOAK_S ?= 600

@@ -5,19 +5,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 release=$1
-base=$PWD/.cache/$release-readme
 root=$PWD/.cache/fresh-$release
 
-if [ ! -e "$base/etc/os-release" ]; then
-    rm -rf "$base.partial"
-    debootstrap --variant=minbase --include=python3,python3-venv,python3-dev,gcc,libc6-dev,make,ca-certificates \
-        "$release" "$base.partial" >/dev/null
-    mv "$base.partial" "$base"
-fi
+tools/debian_root.sh "$release"
 rm -rf "$root"
-cp -a --reflink=auto "$base" "$root"
+cp -a --reflink=auto ".cache/$release" "$root"
 cp /etc/resolv.conf "$root/etc/resolv.conf"
-cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
 mkdir -p "$root/home/sttd"
 git ls-files -z | xargs -0 tar cf - | tar xf - -C "$root/home/sttd"
 

@@ -63,7 +63,8 @@ def main() -> None:
             for platform in PLATFORMS
             if (said := without_wheels(python, platform, ("build", *extras, "test"), Path(scratch)))
         ]
-    sys.exit("\n".join(missing))
+    if missing:
+        sys.exit("\n".join(missing))
 
 
 def compiled(target: Path, *arguments: str, universal: bool = True) -> None:

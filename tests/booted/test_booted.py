@@ -1,4 +1,4 @@
-"""The service as it is installed: a booted Debian 12, `make install`, and what may happen to it in a year.
+"""The service as it is installed: a booted Debian, `make install`, and what may happen to it in a year.
 
 `make booted` runs it, as root. The machine shares the loopback interface with this one, so clients run here.
 """
