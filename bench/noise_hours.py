@@ -37,7 +37,8 @@ AN_HOUR = 2
 AS_IT_IS: dict[str, Any] = {"LONG_S": evidence.LONG_S}
 BEFORE: dict[str, Any] = {
     "DOUBTS_IF_LONG": NEVER,
-    "DOUBTS_IF_UNSURE": NEVER,
+    "DOUBTS_IF_UNSURE": (NEVER,),
+    "DOUBTS_IF_REPEATED": NEVER,
     "DOUBTS_OF_WORDS": evidence.DOUBTS,
     "STOCK_NO_SPEECH": 1.0,
 }

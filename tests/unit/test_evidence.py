@@ -98,8 +98,28 @@ def test_a_single_word_may_be_doubted_more_and_a_sentence_less() -> None:
     assert words_spoken(segment(" Two.", no_speech_prob=0.8, avg_logprob=-0.9), spoken(2), 0.9) == 1
 
 
+def test_barks_are_no_words_though_they_come_in_rhythm() -> None:
+    barks = segment(" No, no, no, no, no!", no_speech_prob=0.5, avg_logprob=-0.7)
+    assert words_spoken(barks, spoken(15), 0.92) == 0
+    assert words_spoken(barks, spoken(5), 0.97) == 5
+    assert words_spoken(segment(" no," * 112, compression_ratio=26.0), spoken(60), 0.97) == 0
+
+
 @pytest.mark.parametrize(
-    "text", [" Thank you.", " Thank you very much!", " Thanks for watching!", " you", " Bye. Bye.", " ."]
+    "text",
+    [
+        " Whoo!",
+        " Whoa!",
+        " Yay!",
+        " Mmm! Mmm! Mmm!",
+        " Beep, beep!",
+        " Thank you.",
+        " Thank you very much!",
+        " Thanks for watching!",
+        " you",
+        " Bye. Bye.",
+        " .",
+    ],
 )
 def test_what_whisper_writes_of_nothing_needs_better_evidence(text: str) -> None:
     audio, count = spoken(3), len(text.split())

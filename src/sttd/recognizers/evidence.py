@@ -27,17 +27,23 @@ DOUBTS = ((0.6, -0.8), (0.4, -1.1))
 DOUBTS_IF_LONG = (0.45, -0.8)
 """The same for more than LONG_S of audio: a sentence has more that the model can be sure of than a word."""
 LONG_S = 2.5
-DOUBTS_IF_UNSURE = (0.5, -0.6)
+DOUBTS_IF_UNSURE = ((0.5, -0.6), (0.38, -0.95))
 """The same where the gate was hardly sure, under UNSURE."""
-UNSURE = 0.6
-DOUBTS_OF_WORDS = ((0.6, -1.0), (0.4, -1.15))
+UNSURE = 0.7
+DOUBTS_OF_WORDS = ((0.45, -1.0), (0.4, -1.15))
 """Instead of DOUBTS for up to WORD_S of audio that the gate was sure of, over SURE: one word is always doubtful."""
 WORD_S, SURE = 1.6, 0.85
+DOUBTS_IF_REPEATED = (0.45, -0.62)
+"""The same for a phrase said three times and more, where the gate was not as sure as of voices, over SURE_OF_REPEATED:
+dogs bark in rhythm too."""
+SURE_OF_REPEATED = 0.94
 
 STOCK = re.compile(
     r"(thank you|thanks|thanks for watching|thank you for watching|you)( so much| very much)?|bye( bye)*|"
+    r"(wh?o+a?h?|hoo+|ya+y|hu+h|m+|beep)( (wh?o+a?h?|hoo+|ya+y|hu+h|m+|beep))*|"
 )
-"""What Whisper writes most where nothing was said. It needs a no-speech probability of less than STOCK_NO_SPEECH."""
+"""What Whisper writes most where nothing was said, or somebody sneezed, cried or pressed a key. It needs a no-speech
+probability of less than STOCK_NO_SPEECH."""
 STOCK_NO_SPEECH = 0.18
 
 STEP, SMOOTH = RATE // 100, 5
@@ -47,8 +53,8 @@ FASTEST_S = 0.15
 """No word is repeated faster than this."""
 MOST_REPEATED = 0.75
 """Share of the repetitions in a text that must be heard as bursts."""
-LEAST_REPEATED = 3
-"""Bursts that a loop must have been heard in to be cut to them rather than left out."""
+LEAST_REPEATED, MOST_HEARD = 3, 40
+"""Bursts that a loop must have been heard in to be cut to them rather than left out; nobody says a word so often."""
 
 
 def words_spoken(segment: Any, audio: NDArray[np.float32], confidence: float) -> int:
@@ -63,17 +69,20 @@ def words_spoken(segment: Any, audio: NDArray[np.float32], confidence: float) ->
     if not loops(segment, audio):
         return len(words)
     times, heard = repetitions(bare(segment.text)), bursts(audio)
-    return heard * len(words) // times if times >= heard >= LEAST_REPEATED else 0
+    return heard * len(words) // times if LEAST_REPEATED <= heard <= min(times, MOST_HEARD) else 0
 
 
 def _doubted(segment: Any, length_s: float, confidence: float) -> bool:
-    if STOCK.fullmatch(" ".join(bare(segment.text))) and segment.no_speech_prob > STOCK_NO_SPEECH:
+    words = bare(segment.text)
+    if STOCK.fullmatch(" ".join(words)) and segment.no_speech_prob > STOCK_NO_SPEECH:
         return True
     doubts: tuple[tuple[float, float], ...] = DOUBTS_OF_WORDS if length_s <= WORD_S and confidence > SURE else DOUBTS
     if length_s > LONG_S:
         doubts = (*doubts, DOUBTS_IF_LONG)
+    if confidence < SURE_OF_REPEATED and repetitions(words) >= LEAST_REPEATED:
+        doubts = (*doubts, DOUBTS_IF_REPEATED)
     if confidence < UNSURE:
-        doubts = (*doubts, DOUBTS_IF_UNSURE)
+        doubts = (*doubts, *DOUBTS_IF_UNSURE)
     return any(segment.no_speech_prob > over and segment.avg_logprob < under for over, under in doubts)
 
 
