@@ -167,26 +167,25 @@ class Daemon:
                     nursery.start_soon(partial(trio.serve_listeners, serve, [patient], handler_nursery=sessions))
 
     async def _load(self) -> None:
-        missing = False
         await trio.to_thread.run_sync(prepare, self.config.session_options())  # while files can be opened
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_ask_for_time)
-                await self.provider.ready(abandon=True)
-                nursery.cancel_scope.cancel()
-        except* ModelMissing:
-            missing = True
-            logger.warning("no model: clients get an error until one is pulled (sttd models list, sttd models pull)")
-        except* ModelError as group:
-            logger.error("%s", group.exceptions[0])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_ask_for_time)
+            loaded = await self._have_model()
+            nursery.cancel_scope.cancel()
         # Without a model the daemon is up all the same: it answers, and takes the model once it is there.
         self._started = True
         notify("READY=1")
-        while missing:
+        if not loaded and not isinstance(self.provider.problem, ModelError):
+            logger.warning("no model: clients get an error until one is pulled (sttd models list, sttd models pull)")
+        while not loaded:
             await trio.sleep(LOOK_AGAIN_S)
-            with suppress(ModelMissing, ModelError):
-                await self.provider.ready(abandon=True)
-                missing = False
+            loaded = await self._have_model()
+
+    async def _have_model(self) -> bool:
+        with suppress(ModelMissing, ModelError):
+            await self.provider.ready(abandon=True)
+            return True
+        return False
 
     async def _serve_session(self, protocol: type[Protocol], request: Request, websocket: WebSocket) -> None:
         session = Session(websocket, protocol(), self.provider, self.config, request.query, self._ahead)

@@ -97,3 +97,21 @@ def test_what_was_damaged_unseen_is_found_once_it_has_ended_the_process(store: P
         wait_until(lambda: daemon.process.poll() is not None, 30, "vosk to end the process")
     with start(ready=False) as daemon:
         assert "graph/disambig_tid.int" in reason(daemon)
+
+
+def test_a_load_that_failed_is_not_tried_at_every_connection_but_when_the_model_was_mended(
+    store: Path, models: Path, tmp_path: Path
+) -> None:
+    damaged = store / WHISPER / "model.bin"
+    empty(damaged)
+    with running_daemon(store, ready=False, XDG_STATE_HOME=str(tmp_path)) as daemon:
+        assert "model.bin" in reason(daemon)
+        for _client in range(5):
+            with daemon.json() as client:
+                assert "model.bin" in str(client.recv(20))
+        assert daemon.log().count("tried again in 5 s") == 1
+        damaged.unlink()
+        os.link(models / WHISPER / "model.bin", damaged)
+        daemon.wait_ready(30)
+        with daemon.json() as client:
+            assert "ready" in str(client.recv(20))

@@ -23,7 +23,7 @@ import pytest
 from sttd.config import Config, ModelsConfig
 from sttd.errors import ConfigError, ModelError, ModelMissing, Unavailable
 from sttd.models.catalog import Entry, Source, catalog, find
-from sttd.models.store import Store, default_root, resolve, wanted
+from sttd.models.store import Store, check_digests, check_sizes, default_root, resolve, wanted
 from tests.support import ROOT, environment
 
 BODY = os.urandom(300_000)
@@ -123,6 +123,48 @@ def pull(tmp_path: Path, entry: Entry) -> Path:
 def left_over(tmp_path: Path) -> list[str]:
     """Everything in the store but models and locks."""
     return [str(path) for path in tmp_path.rglob("*") if path.is_file() and not path.name.startswith(".lock")]
+
+
+@pytest.mark.parametrize(
+    "manifest", [b"", b"{", b"[]", b"{}", b'{"pinned": true}', b'{"pinned": 1, "files": []}', b"\xff"]
+)
+def test_a_damaged_list_of_files_is_told(server: Server, tmp_path: Path, manifest: bytes) -> None:
+    server.files["model.zip"] = archive({"top/README": b"hi"})
+    entry = zip_entry(server, {"README": digest(b"hi")})
+    (pull(tmp_path, entry) / ".sttd.json").write_bytes(manifest)
+    with pytest.raises(ModelError, match=r"the list of its files, \.sttd\.json, is damaged"):
+        Store(tmp_path).verify(entry)
+    check_sizes(Store(tmp_path).path(entry))
+    check_digests(Store(tmp_path).path(entry))
+
+
+def test_what_changed_since_the_pull_is_named(server: Server, tmp_path: Path) -> None:
+    server.files["model.zip"] = archive({"top/README": b"hi"})
+    path = pull(tmp_path, zip_entry(server, {"README": digest(b"hi")}))
+    check_sizes(path)
+    check_digests(path)
+    (path / "README").write_bytes(b"ho")
+    check_sizes(path)
+    with pytest.raises(ModelError, match="README has SHA-256"):
+        check_digests(path)
+    (path / "README").write_bytes(b"")
+    with pytest.raises(ModelError, match="README has 0 bytes, not 2"):
+        check_sizes(path)
+    (path / "README").unlink()
+    with pytest.raises(ModelError, match="README is missing"):
+        check_sizes(path)
+
+
+def test_a_model_that_cannot_be_deleted_is_told(server: Server, tmp_path: Path) -> None:
+    server.files["model.zip"] = archive({"top/README": b"hi"})
+    entry = zip_entry(server, {"README": digest(b"hi")})
+    pull(tmp_path, entry)
+    lock = tmp_path / f".lock-{entry.name}"
+    lock.unlink()
+    lock.mkdir()
+    with pytest.raises(Unavailable, match="cannot be deleted"):
+        Store(tmp_path).remove(entry)
+    assert Store(tmp_path).has(entry)
 
 
 def test_a_zip_is_fetched_checked_and_unpacked_without_its_top_folder(server: Server, tmp_path: Path) -> None:

@@ -132,13 +132,20 @@ class Store:
         return target
 
     def remove(self, entry: Entry) -> None:
-        """Delete a model and what an interrupted pull of it left. ModelMissing where there is neither."""
+        """Delete a model and what an interrupted pull of it left.
+
+        ModelMissing where there is neither, Unavailable where they cannot be deleted.
+        """
         target, partial = self.path(entry), self._partial(entry)
         if not target.exists() and not partial.exists():
             raise ModelMissing(f"the model {entry.name} is not in {self.root}")
-        with self._lock(entry, lambda _text: None):
-            shutil.rmtree(target, ignore_errors=True)
-            shutil.rmtree(partial, ignore_errors=True)
+        try:
+            with self._lock(entry, lambda _text: None):
+                for folder in (target, partial):
+                    if folder.exists():
+                        shutil.rmtree(folder)
+        except OSError as error:
+            raise Unavailable(f"{entry.name} cannot be deleted: {error.filename}: {error.strerror}") from None
 
     def verify(self, entry: Entry) -> str:
         """`ok`, or `unpinned` where there is nothing to compare with but the digests noted when it was pulled.
@@ -147,11 +154,15 @@ class Store:
         """
         if not self.has(entry):
             raise ModelMissing(f"the model {entry.name} is not in {self.root}")
-        manifest = json.loads((self.path(entry) / MANIFEST).read_text())
-        digests = _digests(self.path(entry))
-        expected = entry.files if manifest["pinned"] else manifest["files"]
-        _compare(Entry(name=entry.name, provider="", licence="", megabytes=0, files=expected), digests)
-        return "ok" if manifest["pinned"] else "unpinned"
+        manifest = _manifest(self.path(entry))
+        pinned, files = manifest.get("pinned"), manifest.get("files")
+        if not isinstance(pinned, bool) or not isinstance(files, dict):
+            raise ModelError(f"{entry.name}: the list of its files, {MANIFEST}, is damaged")
+        expected = entry.files if pinned else files
+        _compare(
+            Entry(name=entry.name, provider="", licence="", megabytes=0, files=expected), _digests(self.path(entry))
+        )
+        return "ok" if pinned else "unpinned"
 
     def _partial(self, entry: Entry) -> Path:
         return self.root / ".partial" / entry.name
@@ -212,7 +223,8 @@ def wanted(config: Config) -> Entry | None:
 def check_sizes(folder: Path) -> None:
     """ModelError that names a file which is missing or has another size than when the model was pulled."""
     manifest = _manifest(folder)
-    for name, size in manifest.get("sizes", {}).items():
+    sizes = manifest.get("sizes")
+    for name, size in sizes.items() if isinstance(sizes, dict) else ():
         try:
             found = (folder / name).stat().st_size
         except OSError:
@@ -224,7 +236,7 @@ def check_sizes(folder: Path) -> None:
 def check_digests(folder: Path) -> None:
     """ModelError that names a file which differs from what was pulled."""
     manifest = _manifest(folder)
-    if files := manifest.get("files"):
+    if isinstance(files := manifest.get("files"), dict):
         entry = Entry(name=folder.name, provider="", licence="", megabytes=0, files=files)
         try:
             _compare(entry, _digests(folder))
@@ -235,6 +247,15 @@ def check_digests(folder: Path) -> None:
 def files_of(folder: Path) -> list[Path]:
     """All files of a model."""
     return [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST]
+
+
+def fingerprint(folder: Path) -> str:
+    """Of the names, sizes and times of change of all files: another one says that something has changed."""
+    facts = [
+        (path.relative_to(folder).as_posix(), (status := path.stat()).st_size, status.st_mtime_ns)
+        for path in files_of(folder)
+    ]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sttd.errors import ModelError
-from sttd.models.store import check_digests, check_sizes, files_of
+from sttd.models.store import check_digests, check_sizes, files_of, fingerprint
 
 if TYPE_CHECKING:
     from sttd.recognizers.base import Engine
@@ -51,7 +51,11 @@ class Record:
     def __init__(self, engine: Engine) -> None:
         self.state = ""
         self._file = _folder() / f"{hashlib.sha256(os.fsencode(engine.model.absolute())).hexdigest()[:16]}.json"
-        self._facts = {"model": str(engine.model), "library": _version(engine.library), "files": _fingerprint(engine)}
+        self._facts = {
+            "model": str(engine.model),
+            "library": _version(engine.library),
+            "files": fingerprint(engine.model),
+        }
         with suppress(OSError, ValueError, KeyError, TypeError):
             found = json.loads(self._file.read_text("utf-8"))
             if found["state"] == LOADING or all(found[key] == value for key, value in self._facts.items()):
@@ -78,15 +82,6 @@ def _version(library: str) -> str:
         return f"{packages[0]} {version(packages[0])}"
     except PackageNotFoundError:
         return library
-
-
-def _fingerprint(engine: Engine) -> str:
-    """Of names, sizes and times of change."""
-    facts = [
-        (str(path.relative_to(engine.model)), (status := path.stat()).st_size, status.st_mtime_ns)
-        for path in files_of(engine.model)
-    ]
-    return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
 def _try(engine: Engine) -> None:

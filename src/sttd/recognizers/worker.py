@@ -15,7 +15,7 @@ import trio
 from sttd.errors import ConfigError, ModelError, ModelMissing, OptionError, RecognitionError
 from sttd.events import Final
 from sttd.metrics import MODEL_LOAD, MODEL_MEMORY, resident_bytes
-from sttd.models.store import resolve
+from sttd.models.store import fingerprint, resolve
 from sttd.recognizers.base import Cloud, Engine, Recognizer, STTInterface
 from sttd.recognizers.batch import BatchRecognizer
 from sttd.recognizers.fallback import Breaker, FallbackRecognizer
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 AGAIN_S = 60.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 300.0
+"""Before a load that failed is tried again, and after many that did."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -70,8 +72,11 @@ class Provider:
             if (local := local_config(config)) is not None:
                 self._fallback = Provider(local)
         self._engine: Engine | None = None
-        self._problem: ModelMissing | ModelError | None = None
+        self.problem: ModelMissing | ModelError | None = None
+        """Why the last load has failed."""
         self._loading = trio.Lock()
+        self._pause = self._again_at = 0.0  # after a load that failed
+        self._failed_files = ""
         self._limiter = trio.CapacityLimiter(1)
         self._decoders = trio.Semaphore(0)
         self._scheduler = Scheduler(1)
@@ -90,12 +95,13 @@ class Provider:
             return self.cloud.problem
         if self._engine is not None or not issubclass(self._class, Engine):
             return ""
-        return str(self._problem) if self._problem else "the model is loading"
+        return str(self.problem) if self.problem else "the model is loading"
 
     async def ready(self, *, abandon: bool = False) -> None:
         """Have the model in memory, loading it if need be: one that was missing may have been pulled since.
 
-        ModelMissing or ModelError where that fails. With `abandon` a cancelled load is not waited for.
+        ModelMissing or ModelError where that fails; ModelError at once where it has failed lately. With `abandon` a
+        cancelled load is not waited for.
         """
         if self._fallback is not None:
             # The cloud can serve without; that there is nothing to fall back on is said when it is wanted.
@@ -104,18 +110,31 @@ class Provider:
         async with self._loading:
             if self._engine is not None or not issubclass(self._class, Engine):
                 return
+            if isinstance(self.problem, ModelError) and trio.current_time() < self._again_at:
+                if fingerprint(resolve(self.config).path) == self._failed_files:
+                    raise ModelError(str(self.problem))
+                self._pause = 0.0  # somebody has mended it
             try:
                 await self._load(self._class, abandon=abandon)
-            except (ModelMissing, ModelError) as error:
-                self._problem = error
+            except ModelMissing as error:
+                self.problem = error
                 raise
             except Exception as error:
-                self._problem = ModelError(f"the model could not be loaded: {error!r}")
-                raise self._problem from error
-            self._problem = None
+                raise self._failed(error) from None
+            self.problem = None
+
+    def _failed(self, error: Exception) -> ModelError:
+        """Note why a load has failed, and when it is to be tried again."""
+        problem = error if isinstance(error, ModelError) else ModelError(f"the model could not be loaded: {error!r}")
+        self.problem = problem
+        self._pause = min(2 * self._pause or FIRST_PAUSE_S, LONGEST_PAUSE_S)
+        self._again_at = trio.current_time() + self._pause
+        logger.error("%s; tried again in %.0f s", problem, self._pause, exc_info=None if problem is error else error)
+        return problem
 
     async def _load(self, engine_class: type[Engine], *, abandon: bool) -> None:
         model = resolve(self.config)
+        self._failed_files = fingerprint(model.path)
         engine = engine_class(self.config, model.path, model.languages)
         started, memory = trio.current_time(), resident_bytes()
         await trio.to_thread.run_sync(load, engine, abandon_on_cancel=abandon)
