@@ -316,8 +316,8 @@ cdef class VoiceGate:
     how periodic the signal is at the pitches of voices. `threshold` is the probability that counts as speech; half of
     it keeps it so. Frames that are quieter than any speech cost next to nothing.
 
-    `instant` is the network's probability for the last frame, and what is decided by. `probability` is the greater of it
-    and its mean over the recent past: it lasts through the short gaps inside words, as people label speech.
+    `instant` is the network's probability for the last frame, and what is decided by. `probability` is the greater of
+    it and its mean over the recent past: it lasts through the short gaps inside words, as people label speech.
     """
 
     cdef readonly float probability

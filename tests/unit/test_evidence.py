@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sttd.recognizers.evidence import borne_out, bursts, loops, repetitions, words_spoken
+from sttd.recognizers.evidence import borne_out, bursts, loops, repetitions, tentative, words_spoken
 
 RATE = 16000
 
@@ -96,6 +96,12 @@ def test_a_single_word_may_be_doubted_more_and_a_sentence_less() -> None:
     assert words_spoken(doubtful, spoken(6), 0.9) == 0
     assert words_spoken(doubtful, spoken(2), 0.4) == 0, "the gate was not sure either"
     assert words_spoken(segment(" Two.", no_speech_prob=0.8, avg_logprob=-0.9), spoken(2), 0.9) == 1
+
+
+def test_what_is_doubted_waits_until_it_is_final() -> None:
+    assert tentative(segment(" Two.", no_speech_prob=0.5, avg_logprob=-0.8))
+    assert not tentative(segment(" Two.", no_speech_prob=0.2, avg_logprob=-0.8))
+    assert not tentative(segment(" It was the best of times", no_speech_prob=0.5, avg_logprob=-0.2))
 
 
 def test_barks_are_no_words_though_they_come_in_rhythm() -> None:

@@ -58,6 +58,8 @@ class Transcript:
 
     text: str
     words: tuple[Word, ...] = ()
+    tentative: bool = False
+    """Better not shown before it is final."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,7 @@ class BatchRecognizer(Recognizer):
         took = trio.current_time() - started
         self._partial_running = False
         self._next_partial = seconds(pcm) + max(self._interval, PARTIALS_SHARE * took)
-        if found and found.text:
+        if found and found.text and not found.tentative:
             self._emit(Partial(stable.extended(found.text)))
 
     async def pause(self, *, confidence: float = 1.0) -> None:
@@ -112,8 +112,9 @@ class BatchRecognizer(Recognizer):
                 early.before = None
             early.found = await self._try(early.turn, pcm, early.confidence, final=True)
         early.done.set()
-        if self._options.partials and early.found and early.found.text and audio is self._audio:
-            self._emit(Partial(stable.extended(early.found.text)))
+        found = early.found
+        if self._options.partials and found and found.text and not found.tentative and audio is self._audio:
+            self._emit(Partial(stable.extended(found.text)))
 
     async def _try(self, turn: Turn, pcm: bytes, confidence: float, *, final: bool) -> Transcript | None:
         try:

@@ -38,6 +38,9 @@ DOUBTS_IF_REPEATED = (0.45, -0.62)
 dogs bark in rhythm too."""
 SURE_OF_REPEATED = 0.94
 
+DOUBTS_OF_PARTIALS = (0.35, -0.6)
+"""What is doubted more than that is not shown before it is final: a partial that is taken back is a mistake seen."""
+
 STOCK = re.compile(
     r"(thank you|thanks|thanks for watching|thank you for watching|you)( so much| very much)?|bye( bye)*|"
     r"(wh?o+a?h?|hoo+|ya+y|hu+h|m+|beep)( (wh?o+a?h?|hoo+|ya+y|hu+h|m+|beep))*|"
@@ -70,6 +73,12 @@ def words_spoken(segment: Any, audio: NDArray[np.float32], confidence: float) ->
         return len(words)
     times, heard = repetitions(bare(segment.text)), bursts(audio)
     return heard * len(words) // times if LEAST_REPEATED <= heard <= min(times, MOST_HEARD) else 0
+
+
+def tentative(segment: Any) -> bool:
+    """Whether a text that was found in an utterance so far had better wait until it is final."""
+    over, under = DOUBTS_OF_PARTIALS
+    return bool(segment.no_speech_prob > over and segment.avg_logprob < under)
 
 
 def _doubted(segment: Any, length_s: float, confidence: float) -> bool:

@@ -187,6 +187,8 @@ def _limit_arenas(number: int) -> None:
 
 def _transcript(segments: Sequence[tuple[Any, int]]) -> Transcript:
     """Of the first so many words of each segment."""
+    from sttd.recognizers.evidence import tentative
+
     texts = [" ".join(segment.text.split()[:spoken]) for segment, spoken in segments]
     return Transcript(
         " ".join(text for text in texts if text),
@@ -195,4 +197,5 @@ def _transcript(segments: Sequence[tuple[Any, int]]) -> Transcript:
             for segment, spoken in segments
             for word in (segment.words or ())[:spoken]
         ),
+        any(spoken and tentative(segment) for segment, spoken in segments),
     )
