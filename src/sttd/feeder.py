@@ -190,7 +190,7 @@ class Feeder:
         """Say why there is no text: to the log, and the first time to a client that asked for warnings."""
         logger.debug("audio of peer=%s: %s", self._websocket.peer, missed)
         if not self._explained:
-            self._outbox.put(Warned(missed))
+            self._outbox.put(Warned(missed), self.options)
         self._explained = True
 
     def _warn(self, findings: Sequence[str], about: str) -> None:
@@ -198,7 +198,7 @@ class Feeder:
         for finding in findings:
             if finding not in self._warned:
                 logger.warning("%s of peer=%s: %s", about, self._websocket.peer, finding)
-                self._outbox.put(Warned(finding))
+                self._outbox.put(Warned(finding), self.options)
             self._warned.add(finding)
 
     async def _put_mark(self, mark: MessageDone | Reopen | End, *, urgent: bool = True) -> None:
@@ -235,7 +235,7 @@ class Feeder:
         if not self._complained:
             logger.warning("unusable message peer=%s (said once): %s", self._websocket.peer, reason)
         self._complained = True
-        self._outbox.put(Failed(reason, problem))
+        self._outbox.put(Failed(reason, problem), self.options)
 
 
 def audio_seconds(audio: Audio, options: SessionOptions) -> float:

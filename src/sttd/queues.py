@@ -12,6 +12,7 @@ from sttd.events import Partial
 from sttd.metrics import LIMITS_HIT
 
 if TYPE_CHECKING:
+    from sttd.config import SessionOptions
     from sttd.events import Event
 
 T = TypeVar("T")
@@ -151,20 +152,23 @@ class SecondsQueue(Generic[T]):
 
 
 class Outbox:
-    """Events for the sender. A partial that waits gives way to a newer one; nothing else is ever dropped."""
+    """Events for the sender, with the options under which each was made: a client may change them at any time.
+
+    A partial that waits gives way to a newer one; nothing else is ever dropped.
+    """
 
     def __init__(self) -> None:
-        self._events: deque[Event] = deque()
+        self._events: deque[tuple[Event, SessionOptions]] = deque()
         self._closed = False
         self._changed = trio.Event()
 
-    def put(self, event: Event) -> None:
+    def put(self, event: Event, options: SessionOptions) -> None:
         """Add an event; after `close` it is too late, and it is dropped."""
         if self._closed:
             return
-        if isinstance(event, Partial) and self._events and isinstance(self._events[-1], Partial):
+        if isinstance(event, Partial) and self._events and isinstance(self._events[-1][0], Partial):
             self._events.pop()
-        self._events.append(event)
+        self._events.append((event, options))
         self._wake()
 
     def close(self) -> None:
@@ -177,8 +181,8 @@ class Outbox:
         while len(self._events) > ROOM and not self._closed:
             await self._changed.wait()
 
-    async def get(self) -> Event | None:
-        """The next event; None at the end."""
+    async def get(self) -> tuple[Event, SessionOptions] | None:
+        """The next event and its options; None at the end."""
         while not self._events:
             if self._closed:
                 return None

@@ -93,6 +93,9 @@ class Session:
         self._waits_from = math.inf  # for a message
         self._ending = self._over = False
         self._format = options  # of the audio that comes; the feeder may still be at older audio
+        self._options = options  # under which what is decoded now was said
+        self._model_known = trio.Event()
+        self._waiting_for_model = trio.CancelScope()
         self._received_s = 0.0
         self._finals = 0
         self._shown = ""  # the last partial, until a final takes its place
@@ -112,6 +115,7 @@ class Session:
         """Read no more, flush, say what is left, and close, all in so many seconds."""
         self._ending = True
         self._drain_s = within_s
+        self._waiting_for_model.cancel()
         self._close = (GOING_AWAY, "sttd is stopping")
         self._websocket.stop_receiving()
 
@@ -186,7 +190,9 @@ class Session:
         await self._read_commands()
         self._ending = True
         await self._commands.put((EndOfStream(), trio.current_time()), weight=0)
-        await self._ready.wait()
+        if not await self._ready_in_time():
+            self._say_last()
+            return
         self._progress = trio.current_time()
         while (idle := trio.current_time() - self._progress) < self._patience:  # noqa: ASYNC110 - a moving deadline
             await trio.sleep(min(self._patience - idle, 1.0))
@@ -199,6 +205,20 @@ class Session:
     def _patience(self) -> float:
         """Seconds that recognition may stand still at the end: a slow machine gets more."""
         return min(self._config.limits.flush_s * self._provider.slowness, 0.9 * self._drain_s)
+
+    async def _ready_in_time(self) -> bool:
+        """Wait for a model that is loading, if there is audio for it, as long as the end of a session may take."""
+        patience = self._patience if self._received_s or not self._provider.status else 0.0
+        with trio.move_on_after(patience):
+            await self._ready.wait()
+        return self._ready.is_set()
+
+    async def _options_are_known(self) -> bool:
+        """Wait until it is known which options can be; False where the session is to end before."""
+        with trio.CancelScope() as self._waiting_for_model:
+            if not self._ending:
+                await self._model_known.wait()
+        return self._model_known.is_set()
 
     async def _read_commands(self) -> None:
         limits = self._config.limits
@@ -219,6 +239,8 @@ class Session:
                 self._received_s += duration
                 received.inc(duration)
             elif isinstance(command, Configure):
+                if not await self._options_are_known():
+                    return
                 with suppress(OptionError):  # the feeder tells the client
                     self._format, _findings = self._feeder.checked(self._format, command.options)
             await self._commands.put((command, trio.current_time()), duration, size=size)
@@ -242,22 +264,23 @@ class Session:
 
     async def _send(self) -> None:
         """Sender: events to messages, until the outbox is closed and empty."""
-        while (event := await self._outbox.get()) is not None:
+        while (next_one := await self._outbox.get()) is not None:
+            event, options = next_one
             if isinstance(event, Final):
                 self._finals += 1
                 UTTERANCES.labels(self._protocol.name, event.engine or self._provider.name).inc()
                 if self._config.log.transcripts:
                     logger.info("final peer=%s text=%r", self._websocket.peer, event.text)
-            message = self._protocol.encode(event, self._feeder.options)
+            message = self._protocol.encode(event, options)
             if message is not None:
                 await self._websocket.send(message)
 
     def _end(self, code: int, reason: str, said: str = "", problem: Problem = Problem.RECOGNIZER) -> None:
         """Close after what has been said so far, and what JSON clients are told."""
         self._close = (code, reason)
-        self._outbox.put(MessageDone())
+        self._outbox.put(MessageDone(), self._options)
         if said:
-            self._outbox.put(Failed(said, problem, fatal=True))
+            self._outbox.put(Failed(said, problem, fatal=True), self._options)
         self._outbox.close()
 
     async def _recognize(self) -> None:
@@ -283,7 +306,7 @@ class Session:
     async def _get_ready(self) -> bool:
         """Whether there is a model and the options can be used; if not the client is told."""
         try:
-            self._format = self._feeder.options = apply_options(self._format, self._query)
+            self._format = self._options = self._feeder.options = apply_options(self._format, self._query)
             await self._provider.ready()
             if (cloud := self._provider.cloud) is not None:
                 logger.info(
@@ -302,10 +325,11 @@ class Session:
             self._end(INTERNAL, "the model does not load", str(error), Problem.MODEL)
             return False
         except OptionError as error:
-            self._feeder.options = self._config.session_options()
+            self._options = self._feeder.options = self._config.session_options()
             logger.warning("unusable query peer=%s: %s", self._websocket.peer, error)
             self._end(POLICY, str(error), str(error), Problem.OPTION)
             return False
+        self._model_known.set()
         return True
 
     async def _without_model(self, message: str) -> None:
@@ -313,9 +337,10 @@ class Session:
 
         The plain protocol has no error message, so there the Close says it.
         """
+        self._model_known.set()
         missing = Failed(message, Problem.NO_MODEL)
-        self._outbox.put(missing)
-        if self._protocol.encode(missing, self._feeder.options) is None:
+        self._outbox.put(missing, self._options)
+        if self._protocol.encode(missing, self._options) is None:
             self._end(TRY_LATER, message)
             return
         while not isinstance((await self._commands.peek())[0], EndOfStream):
@@ -324,7 +349,7 @@ class Session:
 
     def _say_last(self) -> None:
         if self._said_last is not None:
-            self._outbox.put(self._said_last)
+            self._outbox.put(self._said_last, self._options)
         self._outbox.close()
 
     def _say(self, event: Event) -> None:
@@ -335,17 +360,18 @@ class Session:
             self._shown = ""
             self._feeder.unanswered = True
             event = replace(event, lag=round(self.lag, 2))
-        self._outbox.put(event)
-        if isinstance(event, Failed) and event.lasting and self._protocol.encode(event, self._feeder.options) is None:
+        self._outbox.put(event, self._options)
+        if isinstance(event, Failed) and event.lasting and self._protocol.encode(event, self._options) is None:
             self._end(INTERNAL, event.message)
 
     async def _decode(self) -> None:
         """Decoder: work through the recognizer to events."""
         options: SessionOptions | None = self._feeder.options
         while options is not None:
+            self._options = options
             async with self._provider.recognizer(options, self._say) as recognizer:
                 if not self._ready.is_set():
-                    self._outbox.put(Ready())
+                    self._outbox.put(Ready(), options)
                     self._ready.set()
                 options = await self._decode_with(recognizer)
 
@@ -360,7 +386,7 @@ class Session:
                     await recognizer.accept(pieces, confidence=confidence)
                     self._times.spent(sum(map(seconds, pieces)))
                     if done:
-                        self._outbox.put(MessageDone())
+                        self._outbox.put(MessageDone(), self._options)
                     continue
                 case UtteranceStart(at):
                     self._times.started()
@@ -373,7 +399,7 @@ class Session:
                     if self._shown:  # what turned out to be no speech; an empty partial takes it back
                         self._say(Partial(""))
                 case MessageDone() as done:
-                    self._outbox.put(done)
+                    self._outbox.put(done, self._options)
                 case Reopen(options):
                     self._work.take()
                     return options

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trio.testing
 
 from sttd.config import Config
+from sttd.errors import OptionError
 from sttd.events import Final, Partial
 from sttd.protocols.json_events import JsonEvents
 from sttd.queues import Memory
@@ -29,12 +31,19 @@ class Channel:
     peer, complete, receiving_message, refused_message = "test", True, False, False
     closed = (1000, "")
 
-    def __init__(self, messages: Sequence[str | bytes]) -> None:
+    def __init__(self, messages: Sequence[str | bytes], *, stays: bool = False) -> None:
+        """`stays`: the client waits for answers, until it is told that no more is received."""
         self._messages = list(messages)
         self.sent: list[dict[str, Any]] = []
+        self.ended = (0, "")
+        self._stopped = trio.Event()
+        if not stays:
+            self._stopped.set()
 
     async def receive(self) -> str | bytes | None:
         await trio.lowlevel.checkpoint()
+        if not self._messages:
+            await self._stopped.wait()
         return self._messages.pop(0) if self._messages else None
 
     async def send(self, message: str) -> None:
@@ -43,9 +52,11 @@ class Channel:
 
     async def close(self, code: int, reason: str = "") -> None:
         await trio.lowlevel.checkpoint()
+        self.ended = (code, reason)
 
     def stop_receiving(self) -> None:
         self._messages.clear()
+        self._stopped.set()
 
 
 class Changeable(Recognizer):
@@ -73,12 +84,18 @@ class Changeable(Recognizer):
 class Pretended:
     name, cloud, finds_endpoints, slowness = "pretended", None, False, 1.0
 
-    def __init__(self, finals: list[str]) -> None:
+    def __init__(self, finals: list[str], load_s: float = 0.0) -> None:
         self._finals = finals
+        self._load_s = load_s
         self.made: list[Changeable] = []
 
+    @property
+    def status(self) -> str:
+        return "the model is loading" if self._load_s else ""
+
     async def ready(self) -> None:
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self._load_s)
+        self._load_s = 0.0
 
     def check(self, _options: object) -> Sequence[str]:
         return ()
@@ -123,3 +140,54 @@ async def test_recognizers_are_told_how_sure_the_gate_is(utterances: list[bytes]
     confidences = provider.made[0].confidences
     assert 0.8 < confidences[-1] < 1
     assert confidences == sorted(confidences), "of the utterance so far"
+
+
+async def test_a_change_of_options_leaves_what_was_said_before_as_it_was(utterances: list[bytes]) -> None:
+    switch_on, switch_off = '{"type": "config", "words": true}', '{"type": "config", "words": false}'
+    one, two, three = utterances
+    channel = Channel([one, switch_on, two, switch_off, three])
+    provider = Pretended(["one", "two", "three"])
+    await Session(channel, JsonEvents(), provider, Config(), "", Memory(0)).run()  # type: ignore[arg-type]
+    finals = [event for event in channel.sent if event["type"] == "final"]
+    assert [("words" in final, final["text"]) for final in finals] == [(False, "one"), (True, "two"), (False, "three")]
+
+
+@pytest.mark.parametrize("messages", [[], [bytes(3200)], ['{"type": "config", "words": true}', bytes(3200)]])
+async def test_a_drain_does_not_wait_for_a_model_that_loads(
+    messages: list[str | bytes], autojump_clock: trio.testing.MockClock
+) -> None:
+    channel, provider = Channel(messages, stays=True), Pretended([], load_s=60)
+    running = Session(channel, JsonEvents(), provider, Config(), "", Memory(0))  # type: ignore[arg-type]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(running.run)
+        await trio.sleep(1)
+        running.drain(0.5)
+    assert trio.current_time() < 2.1
+    assert channel.ended == (1001, "sttd is stopping")
+
+
+@pytest.mark.parametrize(("messages", "waits_s"), [([], 0), (['{"type": "eof"}'], 0), ([bytes(3200)], 20)])
+async def test_a_client_that_ends_while_the_model_loads_waits_for_it_only_with_audio(
+    messages: list[str | bytes], waits_s: float, autojump_clock: trio.testing.MockClock
+) -> None:
+    channel, provider = Channel(messages), Pretended([], load_s=20)
+    started = trio.current_time()
+    await Session(channel, JsonEvents(), provider, Config(), "", Memory(0)).run()  # type: ignore[arg-type]
+    assert channel.ended == (1000, "")
+    assert waits_s <= trio.current_time() - started < waits_s + 1
+
+
+async def test_audio_is_measured_in_the_format_that_the_model_lets_through(utterances: list[bytes]) -> None:
+    """A config that comes while the model loads, and that the model refuses, changes neither side of the session."""
+
+    class Choosy(Pretended):
+        def check(self, options: Any) -> Sequence[str]:
+            if options.sample_rate != 16000 and not self._load_s:
+                raise OptionError("the model knows no such rate")
+            return ()
+
+    channel = Channel(['{"type": "config", "sample_rate": 48000}', utterances[0]])
+    running = Session(channel, JsonEvents(), Choosy(["one"], 0.1), Config(), "", Memory(0))  # type: ignore[arg-type]
+    await running.run()
+    assert [event["type"] for event in channel.sent if event["type"] != "partial"] == ["ready", "error", "final"]
+    assert running._received_s == pytest.approx(len(utterances[0]) / 32000)
