@@ -194,12 +194,25 @@ class Session:
             self._say_last()
             return
         self._progress = trio.current_time()
-        while (idle := trio.current_time() - self._progress) < self._patience:  # noqa: ASYNC110 - a moving deadline
-            await trio.sleep(min(self._patience - idle, 1.0))
+        while not self._stalled():  # noqa: ASYNC110 - a moving deadline
+            await trio.sleep(min(max(self._patience - self._idle, 0.1), 1.0))
         LIMITS_HIT.labels("flush_s").inc()
-        logger.warning("session cut peer=%s: no progress in recognition for %.3g s", self._websocket.peer, idle)
-        said = f"No progress in recognition for {idle:.3g} s"
+        logger.warning("session cut peer=%s: no progress in recognition for %.3g s", self._websocket.peer, self._idle)
+        said = f"No progress in recognition for {self._idle:.3g} s"
         self._end(INTERNAL, "recognition took too long", said, Problem.STALLED)
+
+    @property
+    def _idle(self) -> float:
+        """Seconds since recognition made progress."""
+        return trio.current_time() - self._progress
+
+    def _stalled(self) -> bool:
+        """Whether recognition stands still, and not because of calls that take their time, of this session or another.
+
+        The worst of the calls counts, so one that hangs is found. In a drain there is no more time than is left.
+        """
+        works = self._drain_s == math.inf and -math.inf < self._provider.overdue_s() < 0
+        return self._idle >= self._patience and not works
 
     @property
     def _patience(self) -> float:

@@ -52,7 +52,7 @@ def answers(daemon: Daemon, path: str, messages: Sequence[bytes]) -> list[str]:
             if path == "json":
                 client.send('{"type": "flush"}')
             try:
-                text = str(client.recv(3))
+                text = str(client.recv(20 if len(message) > 2 else 3))
                 found.append(text if path == "plain" else json.loads(text)["text"])
             except TimeoutError:
                 found.append("")

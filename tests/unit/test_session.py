@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +100,9 @@ class Pretended:
 
     def check(self, _options: object) -> Sequence[str]:
         return ()
+
+    def overdue_s(self) -> float:
+        return -math.inf
 
     @asynccontextmanager
     async def recognizer(self, _options: object, emit: Emit) -> AsyncIterator[Recognizer]:
