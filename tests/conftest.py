@@ -143,7 +143,7 @@ def korean() -> list[Clip]:
     folder.mkdir(parents=True, exist_ok=True)
     with one_at_a_time():
         for number, text in enumerate(KOREAN):
-            speak(text, "ko", folder / f"{number}.wav")
+            speak(text, "ko", folder / f"{number}.wav", 160)
         return [read_clip(folder / f"{number}.wav", text) for number, text in enumerate(KOREAN)]
 
 

@@ -15,7 +15,7 @@ SYNCHRONOUS, RATE, UTF8 = 2, 1, 1  # speak_lib.h: AUDIO_OUTPUT_SYNCHRONOUS, espe
 CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 
 
-def speak(text: str, voice: str, path: Path, words_a_minute: int = 130) -> None:
+def speak(text: str, voice: str, path: Path, words_a_minute: int) -> None:
     """Write `text`, as a voice such as `ko` reads it, to a WAV file."""
     library = ctypes.CDLL(espeakng_loader.get_library_path())
     rate = library.espeak_Initialize(SYNCHRONOUS, 0, espeakng_loader.get_data_path().encode(), 0)

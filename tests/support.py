@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -89,6 +90,14 @@ _converted: dict[Path, bytes] = {}
 def normalized(text: str) -> str:
     """Lower case without punctuation, for comparing transcripts."""
     return " ".join(re.sub(r"[^\w' ]", "", text.lower().replace("-", " ")).split())
+
+
+def link_or_copy(source: str, target: str) -> None:
+    """For shutil.copytree: two folders may lie on two file systems."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 @dataclass

@@ -19,7 +19,7 @@ import pytest
 
 from tests.cloud import deepgram_standin as dg
 from tests.cloud import groq_standin as gq
-from tests.support import Clip, at_16k_mono, finals, normalized, pieces, wait_until
+from tests.support import SHARED_SPEECH, Clip, at_16k_mono, finals, normalized, pieces, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from tests.support import Daemon
 
 DEADLINE_S, LONGEST_S, NEVER_S = 3.0, 20.0, 3600.0
-WORSE = 0.05
-"""By how much the share of wrong characters may grow: where an utterance is cut, a model hears a little else."""
+WORSE = 0.05 if SHARED_SPEECH.exists() else 0.2
+"""By how much the share of wrong characters may grow: where an utterance is cut, a model hears a little else. Vosk
+understands next to nothing of a synthetic voice, so that a word more or less is soon a tenth of its text."""
 UTTERANCES = 2
 
 GROQ = [

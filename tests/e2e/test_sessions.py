@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 import shutil
@@ -28,6 +27,7 @@ from tests.support import (
     at_16k_mono,
     finals,
     json_events,
+    link_or_copy,
     pieces,
     running_daemon,
     wait_until,
@@ -181,7 +181,7 @@ def test_no_model_daemon_runs_and_clients_are_told(tmp_path: Path, models: Path)
         assert json.loads(body)["reason"] == "No STT model available"
         assert daemon.get("/livez") == (200, "ok\n")
         # The model arrives while the daemon runs.
-        shutil.copytree(models / "vosk/vosk-small-ko", tmp_path / "vosk/vosk-small-ko", copy_function=os.link)
+        shutil.copytree(models / "vosk/vosk-small-ko", tmp_path / "vosk/vosk-small-ko", copy_function=link_or_copy)
         with daemon.json() as client:
             assert json.loads(client.recv(60)) == {"type": "ready"}
         assert daemon.get("/readyz")[0] == 200

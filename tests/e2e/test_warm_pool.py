@@ -84,7 +84,7 @@ def test_a_borrowed_recognizer_is_as_good_as_a_fresh_one(
         decoder.close()
         assert ours == fresh, clip.name
     assert engine._pool._made == 1, "it was always the same recognizer"
-    assert left != "after vosk's own endpoint" or endpoints > 3
+    assert left != "after vosk's own endpoint" or endpoints
 
 
 def test_what_cannot_be_made_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
