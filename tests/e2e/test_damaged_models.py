@@ -6,25 +6,27 @@ import json
 import os
 import shutil
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import Daemon, link_or_copy, running_daemon, wait_until
+from tests.support import CACHE, Daemon, running_daemon, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
 VOSK, WHISPER = "vosk/vosk-small-ko", "faster_whisper/tiny.en"
 
 
 @pytest.fixture
-def store(models: Path, tmp_path: Path) -> Path:
-    """Models that may be damaged, as they were pulled."""
-    for name in (VOSK, WHISPER):
-        shutil.copytree(models / name, tmp_path / "models" / name, copy_function=link_or_copy)
-    return tmp_path / "models"
+def store(models: Path) -> Iterator[Path]:
+    """Models that may be damaged, as they were pulled; links, on their file system."""
+    with TemporaryDirectory(dir=CACHE) as folder:
+        for name in (VOSK, WHISPER):
+            shutil.copytree(models / name, Path(folder) / name, copy_function=os.link)
+        yield Path(folder)
 
 
 def written(path: Path, content: bytes) -> None:
