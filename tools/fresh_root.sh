@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Tries README.md's two commands in a fresh root of a Debian release, as root: tools/fresh_root.sh bookworm
 # It gets this tree's files and nothing else: no ../shared, no models, no packages, no settings of pip but certificates.
-# Needs debootstrap and systemd-nspawn. The root stays in .cache/fresh-RELEASE until the next run.
+# Needs debootstrap and systemd-nspawn. The root stays in .cache/fresh-RELEASE until the next run. With SERVE_ONLY=1 it
+# leaves the tests out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 release=$1

@@ -20,6 +20,7 @@ from websockets.sync.server import ServerConnection, serve
 from tests.support import ROOT, Clip, Daemon, at_16k_mono, environment, normalized, running_daemon
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 SAMPLE = "this is a sample what you hear is turned into text on your own machine"
@@ -201,6 +202,17 @@ def test_transcribe_prints_by_number_what_a_terminal_has_no_letters_for(
     assert "\\u" in done.stdout
 
 
+def transcribed_by(answer: Callable[[ServerConnection], None]) -> subprocess.CompletedProcess[str]:
+    """`sttd transcribe` with the sample, and a daemon that does as it is told."""
+    with serve(answer, "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        done = sttd("transcribe", "--url", f"ws://127.0.0.1:{server.socket.getsockname()[1]}/ws/stt")
+        server.shutdown()
+        thread.join()
+    return done
+
+
 def test_transcribe_goes_on_after_an_error_that_does_not_end_the_session() -> None:
     def complain(connection: ServerConnection) -> None:
         connection.send('{"type": "error", "message": "the cloud is away"}')
@@ -209,12 +221,7 @@ def test_transcribe_goes_on_after_an_error_that_does_not_end_the_session() -> No
             if isinstance(message, str):
                 return
 
-    with serve(complain, "127.0.0.1", 0) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        done = sttd("transcribe", "--url", f"ws://127.0.0.1:{server.socket.getsockname()[1]}/ws/stt")
-        server.shutdown()
-        thread.join()
+    done = transcribed_by(complain)
     assert (done.stdout, done.stderr, done.returncode) == ("all the same\n", "sttd: the cloud is away\n", 70)
 
 
@@ -239,12 +246,7 @@ def test_transcribe_says_that_it_was_cut() -> None:
         connection.recv()
         connection.socket.shutdown(socket.SHUT_RDWR)
 
-    with serve(vanish, "127.0.0.1", 0) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        done = sttd("transcribe", "--url", f"ws://127.0.0.1:{server.socket.getsockname()[1]}/ws/stt")
-        server.shutdown()
-        thread.join()
+    done = transcribed_by(vanish)
     assert done.returncode == 70
     assert "the connection to the daemon was cut" in done.stderr
 

@@ -38,7 +38,7 @@ class Protocol(ABC):
 def _binary_control(message: bytes) -> Command | None:
     """A control message that a client sent as binary, as some libraries do; None where it may be audio.
 
-    That is where it is short and no JSON object with a `type` that there is, to the letter.
+    It is a control message if it has at most LONGEST_CONTROL bytes and they are valid JSON with a known `type`.
     """
     if len(message) > LONGEST_CONTROL or not message.rstrip().endswith(b"}"):
         return None
