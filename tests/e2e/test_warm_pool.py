@@ -9,7 +9,7 @@ import pytest
 
 from sttd.config import Config, SessionOptions, VoskConfig
 from sttd.recognizers.vosk import Pool, VoskEngine
-from tests.support import Clip, at_16k_mono, pieces
+from tests.support import SHARED_SPEECH, Clip, at_16k_mono, pieces
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,7 +84,7 @@ def test_a_borrowed_recognizer_is_as_good_as_a_fresh_one(
         decoder.close()
         assert ours == fresh, clip.name
     assert engine._pool._made == 1, "it was always the same recognizer"
-    assert left != "after vosk's own endpoint" or endpoints
+    assert left != "after vosk's own endpoint" or endpoints > (3 if SHARED_SPEECH.exists() else 0)
 
 
 def test_what_cannot_be_made_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
