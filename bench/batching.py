@@ -16,7 +16,7 @@ from bench.load import turns
 from bench.report import Section, machine, table
 from bench.servers import store
 from sttd.audio.format import RATE
-from sttd.recognizers.whisper import LEAST_OF_TINY_S, LEAST_S
+from sttd.engines.whisper import LEAST_OF_TINY_S, LEAST_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -12,7 +12,7 @@ from bench.timing import ROUNDS, compare
 from sttd._pcm import RingBuffer
 from sttd.audio.format import RATE
 from sttd.audio.pipeline import Pipeline
-from sttd.config import SessionOptions
+from sttd.config.config import SessionOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable

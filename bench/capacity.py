@@ -9,7 +9,7 @@ from bench import servers
 from bench.latency import options
 from bench.load import drive, turns
 from bench.report import Section, machine, or_missing, table
-from sttd.config import SessionOptions
+from sttd.config.config import SessionOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -25,7 +25,7 @@ from sttd._vad import VoiceGate
 from sttd.audio.endpointer import Begin, Endpointer
 from sttd.audio.format import RATE
 from sttd.audio.pipeline import PERHAPS
-from sttd.config import SessionOptions
+from sttd.config.config import SessionOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -18,11 +18,11 @@ import numpy as np
 from bench.corpus import ROOT, Clip, Missing, clips, optional
 from bench.heard import Utterance, utterances
 from bench.report import Section, machine, table
-from sttd.config import Config, FasterWhisperConfig, ModelsConfig, SessionOptions
+from sttd.config.config import Config, FasterWhisperConfig, ModelsConfig, SessionOptions
+from sttd.engines.whisper import FasterWhisperEngine
 from sttd.errors import ModelError, ModelMissing
 from sttd.models.store import resolve
 from sttd.recognizers.batch import CONTEXT_CHARACTERS
-from sttd.recognizers.whisper import FasterWhisperEngine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bench.corpus import Pcm
-    from sttd.config import SessionOptions
-    from sttd.recognizers.whisper import FasterWhisperEngine
+    from sttd.config.config import SessionOptions
+    from sttd.engines.whisper import FasterWhisperEngine
 
 
 @dataclass(frozen=True)

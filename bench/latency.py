@@ -16,7 +16,7 @@ from bench import servers
 from bench.load import PING_S, Outcome, drive, turns
 from bench.report import Section, machine, or_missing, table
 from bench.vosk_bare import bare_finals
-from sttd.config import SessionOptions
+from sttd.config.config import SessionOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -21,14 +21,14 @@ from bench.plot import Axis, Curve, svg
 from bench.report import Section, machine, table
 from bench.short_words import conditions
 from sttd.audio.format import RATE
-from sttd.config import SessionOptions
-from sttd.recognizers import evidence
+from sttd.config.config import SessionOptions
+from sttd.engines import evidence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bench.corpus import Clip, Pcm
-    from sttd.recognizers.whisper import FasterWhisperEngine
+    from sttd.engines.whisper import FasterWhisperEngine
 
 LOOP_S, QUICK_S = 600, 30
 NEVER = (1.0, 0.0)

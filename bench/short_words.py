@@ -17,7 +17,7 @@ from bench.gate_wer import normalized, whisper
 from bench.heard import text_of
 from bench.report import Section, machine, table
 from sttd.audio.format import RATE
-from sttd.config import SessionOptions
+from sttd.config.config import SessionOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -16,7 +16,7 @@ from bench.timing import ROUNDS
 from bench.vad_cost import cost_plot, cost_table
 from sttd.audio.format import RATE, seconds
 from sttd.audio.pipeline import Pipeline, Speech, UtteranceStart
-from sttd.config import SessionOptions
+from sttd.config.config import SessionOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

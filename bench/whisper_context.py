@@ -18,14 +18,14 @@ from bench.corpus import Missing, clips, optional
 from bench.gate_wer import clip_utterances, normalized, whisper
 from bench.report import Section, machine, table
 from sttd.audio.format import RATE
-from sttd.config import SessionOptions
+from sttd.config.config import SessionOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from sttd.recognizers.whisper import FasterWhisperEngine
+    from sttd.engines.whisper import FasterWhisperEngine
 
 SHORT_S = 5.0
 EVERY = 3  # recording, unless all are wanted

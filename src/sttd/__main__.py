@@ -1,6 +1,6 @@
 """`python -m sttd` is `sttd`."""
 
-from sttd.cli import main
+from sttd.cli.main import main
 
 if __name__ == "__main__":
     main()

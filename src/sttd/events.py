@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Configure:
-    """Change options of this session, as `sttd.config.SessionOptions` names them."""
+    """Change options of this session, as `sttd.config.config.SessionOptions` names them."""
 
     options: Mapping[str, object]
 
@@ -80,6 +80,8 @@ class Final:
     """The provider that found the text, where it may have been another than the configured one."""
     fallback_from: str = ""
     """The provider that it stood in for."""
+    late: bool = False
+    """Whether the marks of its messages were placed before it was found."""
 
 
 class Problem(StrEnum):
@@ -91,6 +93,20 @@ class Problem(StrEnum):
     MODEL = "model_failed"
     RECOGNIZER = "recognizer_failed"
     PROVIDER = "provider_failed"
+    STALLED = "stalled"
+    IDLE = "idle"
+    QUOTA = "quota"
+
+
+class Ending(StrEnum):
+    """Why a session ends. Each wire says it in its own way."""
+
+    DONE = "done"
+    GOING_AWAY = "going_away"
+    POLICY = "policy"
+    MODEL_MISSING = "model_missing"
+    MODEL_FAILED = "model_failed"
+    RECOGNIZER_FAILED = "recognizer_failed"
     STALLED = "stalled"
     IDLE = "idle"
     QUOTA = "quota"
@@ -119,8 +135,14 @@ class Warned:
 class MessageDone:
     """Everything that the audio of one message gave has been said.
 
-    Protocols that answer a message with at most one reply send what they have gathered.
+    There is one for every audio message of the client, in their order. While an utterance is open at the end of a
+    message, its mark waits for the end of the utterance or for the next message.
     """
 
 
-Event = Ready | Partial | Final | Failed | Warned | MessageDone
+@dataclass(frozen=True, slots=True)
+class SessionOver:
+    """Nothing follows but what says why the session ends."""
+
+
+Event = Ready | Partial | Final | Failed | Warned | MessageDone | SessionOver

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
-from sttd.access import Access
 from sttd.audio.pipeline import prepare
-from sttd.config import Config
+from sttd.config.config import Config
+from sttd.config.settings import settings_of, value_of
 from sttd.errors import ConfigError, ModelError, ModelMissing
+from sttd.http.access import Access
+from sttd.http.admission import REFUSED_AT_ONCE
+from sttd.http.front_door import FrontDoor, House, PatientListener, Request
+from sttd.http.health import Health
+from sttd.http.routes import Routes
 from sttd.metrics import LIMITS_HIT, QUEUED
-from sttd.net.http import FrontDoor, House, PatientListener, Request
-from sttd.net.limits import REFUSED_AT_ONCE
 from sttd.ops import logs
 from sttd.ops.files import fitted
 from sttd.ops.notify import notify
@@ -26,19 +28,16 @@ from sttd.ops.sockets import Kind, Listener, open_listeners, tls_context
 from sttd.ops.watchdog import watch
 from sttd.protocols.json_events import JsonEvents
 from sttd.protocols.plain import PlainText
-from sttd.queues import Memory
-from sttd.recognizers.worker import Provider
-from sttd.session import Session
-from sttd.settings import settings_of, value_of
-from sttd.web.health import Health
-from sttd.web.routes import Routes
+from sttd.providers.registry import open_provider
+from sttd.session.queues import Memory
+from sttd.session.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sttd.config import LimitsConfig
-    from sttd.net.websocket import WebSocket
+    from sttd.config.config import LimitsConfig
     from sttd.protocols.base import Protocol
+    from sttd.wires.websocket import WebSocket
 
 logger = logging.getLogger(__name__)
 LOOK_AGAIN_S = 5.0
@@ -61,7 +60,7 @@ class Daemon:
         """
         self.config = config
         self._read_again = read_again or (lambda: config)
-        self.provider = Provider(config)
+        self.provider = open_provider(config)
         house = House(self._fitted(config.limits), Access.read(config.access), tls_context(config.server))
         self.sessions: set[Session] = set()
         self._ahead = Memory(config.limits.ahead_bytes)
@@ -114,7 +113,7 @@ class Daemon:
         logger.info("reloaded: %s", ", ".join(taken) or "nothing changed")
 
     def _fitted(self, limits: LimitsConfig) -> LimitsConfig:
-        return fitted(limits, files_each=1 if self.provider.cloud is None else 2, refused=REFUSED_AT_ONCE)
+        return fitted(limits, files_each=self.provider.files_each, refused=REFUSED_AT_ONCE)
 
     def _check_listeners(self, house: House) -> None:
         for listener in self._listeners:
@@ -143,7 +142,7 @@ class Daemon:
             accepting = trio.CancelScope()
             nursery.start_soon(self._accept, nursery, accepting)
             nursery.start_soon(self._load)
-            nursery.start_soon(self.provider.keep_spare)
+            nursery.start_soon(self.provider.run)
             nursery.start_soon(watch, self._stuck, self._status)
             listening(self._listeners)
             await self._stop.wait()
@@ -170,22 +169,24 @@ class Daemon:
         await trio.to_thread.run_sync(prepare, self.config.session_options())  # while files can be opened
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_ask_for_time)
-            loaded = await self._have_model()
+            problem = await self._try_to_load()
             nursery.cancel_scope.cancel()
         # Without a model the daemon is up all the same: it answers, and takes the model once it is there.
         self._started = True
         notify("READY=1")
-        if not loaded and not isinstance(self.provider.problem, ModelError):
+        if isinstance(problem, ModelMissing):
             logger.warning("no model: clients get an error until one is pulled (sttd models list, sttd models pull)")
-        while not loaded:
+        while problem is not None:
             await trio.sleep(LOOK_AGAIN_S)
-            loaded = await self._have_model()
+            problem = await self._try_to_load()
 
-    async def _have_model(self) -> bool:
-        with suppress(ModelMissing, ModelError):
+    async def _try_to_load(self) -> ModelMissing | ModelError | None:
+        """Load the model. Returns why that has failed; None if it is there."""
+        try:
             await self.provider.ready(abandon=True)
-            return True
-        return False
+        except (ModelMissing, ModelError) as error:
+            return error
+        return None
 
     async def _serve_session(self, protocol: type[Protocol], request: Request, websocket: WebSocket) -> None:
         session = Session(websocket, protocol(), self.provider, self.config, request.query, self._ahead)

@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sttd.config import Config, DeepgramConfig, GroqConfig
+from sttd.config.config import Config, DeepgramConfig, GroqConfig
 from sttd.errors import CloudError
-from sttd.recognizers.deepgram import Deepgram
-from sttd.recognizers.groq import Groq
-from sttd.recognizers.local import CloudService
+from sttd.interface import Service
 from tests.cloud.groq_standin import Status
 from tests.support import KEY, Clip, at_16k_mono, normalized
 
@@ -21,13 +19,13 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def with_groq(groq: GroqStandin, monkeypatch: pytest.MonkeyPatch) -> CloudService:
+def with_groq(groq: GroqStandin, monkeypatch: pytest.MonkeyPatch) -> Service:
     monkeypatch.setenv("GROQ_API_KEY", KEY)
     monkeypatch.setenv("SSL_CERT_FILE", str(groq.certificates.file))
-    return CloudService(Groq, Config(provider="groq", groq=GroqConfig(base_url=groq.base_url)))
+    return Service(Config(provider="groq", groq=GroqConfig(base_url=groq.base_url)))
 
 
-async def text(service: CloudService, pcm: bytes) -> str:
+async def text(service: Service, pcm: bytes) -> str:
     assert not service.is_open()
     await service.initialize()
     assert service.is_open()
@@ -37,15 +35,15 @@ async def text(service: CloudService, pcm: bytes) -> str:
         await service.close()
 
 
-async def test_groq_under_trio(with_groq: CloudService, two_cities: Clip) -> None:
+async def test_groq_under_trio(with_groq: Service, two_cities: Clip) -> None:
     assert "best of times" in await text(with_groq, at_16k_mono(two_cities)[: 5 * 32000])
 
 
-def test_groq_under_asyncio(with_groq: CloudService, two_cities: Clip) -> None:
+def test_groq_under_asyncio(with_groq: Service, two_cities: Clip) -> None:
     assert "best of times" in asyncio.run(text(with_groq, at_16k_mono(two_cities)[: 5 * 32000]))
 
 
-async def test_a_failure_is_raised(groq: GroqStandin, with_groq: CloudService, two_cities: Clip) -> None:
+async def test_a_failure_is_raised(groq: GroqStandin, with_groq: Service, two_cities: Clip) -> None:
     groq.faults.append(Status(401))
     with pytest.raises(CloudError, match="rejected the API key"):
         await text(with_groq, at_16k_mono(two_cities)[: 5 * 32000])
@@ -57,5 +55,5 @@ async def test_deepgram_under_trio(
     monkeypatch.setenv("DEEPGRAM_API_KEY", KEY)
     monkeypatch.setenv("SSL_CERT_FILE", str(deepgram.certificates.file))
     config = Config(provider="deepgram", deepgram=DeepgramConfig(base_url=deepgram.base_url))
-    assert await text(CloudService(Deepgram, config), at_16k_mono(korean[0]))
+    assert await text(Service(config), at_16k_mono(korean[0]))
     assert deepgram.streams[0].closed_properly

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sttd.config import Config, SessionOptions, VoskConfig
-from sttd.recognizers.vosk import Pool, VoskEngine
+from sttd.config.config import Config, SessionOptions, VoskConfig
+from sttd.engines.vosk import Pool, VoskEngine
 from tests.support import SHARED_SPEECH, Clip, at_16k_mono, pieces
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from sttd.recognizers.base import Decoder, Transcript
+    from sttd.engines.base import Decoder, Transcript
 
     Utterances = list[tuple[str, list[tuple[str, float, float]]]]
 

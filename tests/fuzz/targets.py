@@ -14,23 +14,25 @@ from urllib.parse import parse_qsl
 
 import trio
 
-from sttd.access import Access
 from sttd.audio.format import converter
-from sttd.config import AccessConfig, LimitsConfig, SessionOptions, apply_options, load
+from sttd.cli.client import Recording
+from sttd.clouds.deepgram_results import Assembler
+from sttd.clouds.groq import transcript_of
+from sttd.config.config import AccessConfig, LimitsConfig, SessionOptions, apply_options, load
 from sttd.errors import CloudError, ConfigError, ModelError, OptionError, RecognitionError
-from sttd.events import Configure
+from sttd.events import Configure, Ending
+from sttd.http.access import Access
+from sttd.http.front_door import FrontDoor, House, Request, Response
 from sttd.models.sources import DAMAGED, unpack
-from sttd.net.client import Recording
-from sttd.net.frames import Flood, FrameFilter
-from sttd.net.http import FrontDoor, House, Request, Response
-from sttd.net.websocket import Disconnected, WebSocket
 from sttd.protocols.json_events import JsonEvents
 from sttd.protocols.plain import PlainText
-from sttd.recognizers.deepgram_results import Assembler
-from sttd.recognizers.groq import transcript_of
+from sttd.wires.base import Disconnected
+from sttd.wires.frames import Flood, FrameFilter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from sttd.wires.websocket import WebSocket
 
 KEPT = tempfile.TemporaryDirectory(prefix="sttd-fuzz-")
 FOLDER = Path(KEPT.name)
@@ -128,7 +130,8 @@ class Faults(logging.Handler):
 
 
 FAULTS = Faults()
-logging.getLogger("sttd.net").addHandler(FAULTS)
+for room in ("http", "wires"):
+    logging.getLogger(f"sttd.{room}").addHandler(FAULTS)
 
 
 async def _connection(data: bytes) -> None:
@@ -138,7 +141,7 @@ async def _connection(data: bytes) -> None:
         try:
             while await websocket.receive() is not None:
                 pass
-            await websocket.close(1000)
+            await websocket.close(Ending.DONE)
         except* Disconnected:
             pass
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 import trio.testing
 
-from sttd.config import Config, LimitsConfig, ModelsConfig, ServerConfig
+from sttd.config.config import Config, LimitsConfig, ModelsConfig, ServerConfig
 from sttd.server import Daemon
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from sttd.config import Config
+from sttd.config.config import Config
+from sttd.engines.base import Calls
+from sttd.http.admission import machine_of
 from sttd.metrics import REGISTRY
-from sttd.net.limits import machine_of
-from sttd.recognizers.base import Calls
-from sttd.recognizers.worker import Provider
+from sttd.providers.base import Provider
 from sttd.server import Daemon
 from tests.net.inprocess import Running, running
 from tests.net.test_front_door import UPGRADE
@@ -119,8 +119,12 @@ async def test_a_peer_that_does_not_answer_a_close(tmp_path: Path) -> None:
     assert ended("4408") == before + 1
 
 
-async def test_a_call_that_hangs_ends_its_session_with_a_close(tmp_path: Path) -> None:
+async def test_a_call_that_hangs_ends_its_session_with_a_close(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Here for three seconds, in which the Close has come already; for ever in test_a11."""
+    monkeypatch.setattr("sttd.engines.base.TIMES_AUDIO", 0.0)
+    monkeypatch.setattr("sttd.engines.base.TIMEOUT_S", 0.2)
     async with counted("flush_s"), running(tmp_path, "hanging", flush_s=0.5) as server:
         async with client(server, "ungated") as talker:
             started = trio.current_time()

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from sttd.net.websocket import ReplayStream
+from sttd.wires.websocket import ReplayStream
 from tests.net.inprocess import running
 from tests.support import frame
 

@@ -11,9 +11,9 @@ import pytest
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
-from sttd.config import LimitsConfig
+from sttd.config.config import LimitsConfig
+from sttd.http.admission import GRACE_S, Connections
 from sttd.metrics import REGISTRY
-from sttd.net.limits import GRACE_S, Connections
 from tests.net.inprocess import Running, running
 from tests.net.test_front_door import UPGRADE
 from tests.support import ROOT

@@ -12,10 +12,12 @@ import trio
 import trio.testing
 from wsproto.utilities import LocalProtocolError
 
-from sttd.access import Access
-from sttd.config import AccessConfig, LimitsConfig
-from sttd.net.http import FrontDoor, House, Request, Response
-from sttd.net.websocket import Disconnected, ReplayStream, WebSocket
+from sttd.config.config import AccessConfig, LimitsConfig
+from sttd.events import Ending
+from sttd.http.access import Access
+from sttd.http.front_door import FrontDoor, House, Request, Response
+from sttd.wires.base import Disconnected, Outcome, Received
+from sttd.wires.websocket import ReplayStream, WebSocket
 from tests.net.test_front_door import UPGRADE
 from tests.support import frame
 
@@ -56,7 +58,7 @@ async def test_a_peer_that_breaks_the_protocol_while_its_text_is_made() -> None:
             await websocket.receive()
         with pytest.raises(Disconnected):
             await websocket.send("text")
-        assert websocket.closed[0] == 1002
+        assert websocket.outcome.code == "1002"
         done.set()
 
     async with served(handle) as peer:
@@ -66,8 +68,8 @@ async def test_a_peer_that_breaks_the_protocol_while_its_text_is_made() -> None:
 
 async def test_a_peer_that_answers_pings_stays() -> None:
     async def handle(websocket: WebSocket) -> None:
-        assert await websocket.receive() == "hello"
-        await websocket.close(1000)
+        assert await websocket.receive() == Received("hello")
+        await websocket.close(Ending.DONE)
 
     async with served(handle, ping_s=0.2) as peer:
         for _round in range(2):
@@ -100,7 +102,7 @@ async def test_a_pause_ends_when_no_more_is_to_be_received() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(websocket.pause, trio.current_time() + 100)
             await trio.testing.wait_all_tasks_blocked()
-            websocket.stop_receiving()
+            websocket.stop()
         await websocket.pause(trio.current_time() + 100)
         assert await websocket.receive() is None
         done.set()
@@ -169,8 +171,8 @@ async def test_what_crosses_the_close_does_no_harm(data: bytes, caplog: pytest.L
     found = []
 
     async def handle(websocket: WebSocket) -> None:
-        await websocket.close(1000)
-        found.append(websocket.closed)
+        await websocket.close(Ending.DONE)
+        found.append(websocket.outcome)
 
     async with served(handle, close_s=2) as peer:
         assert (await peer.receive_some())[0] == 0x88
@@ -179,7 +181,7 @@ async def test_what_crosses_the_close_does_no_harm(data: bytes, caplog: pytest.L
         with suppress(trio.BrokenResourceError) if data == frame(3, b"") else nullcontext():  # that ends it at once
             await peer.send_all(frame(8, b"\x03\xe8"))
             assert await peer.receive_some() == b""
-    assert found == [(1000, "")]
+    assert found == [Outcome("1000")]
     assert not caplog.records
 
 
@@ -189,7 +191,7 @@ async def test_a_ping_of_which_half_had_come_before_the_close(caplog: pytest.Log
 
     async def handle(websocket: WebSocket) -> None:
         await begun.wait()
-        await websocket.close(1000)
+        await websocket.close(Ending.DONE)
 
     async with served(handle, close_s=2) as peer:
         await peer.send_all(ping[:9])
@@ -208,14 +210,14 @@ async def test_a_close_after_the_peer_has_broken_the_protocol() -> None:
     async def handle(websocket: WebSocket) -> None:
         with pytest.raises(Disconnected):
             await websocket.receive()
-        await websocket.close(1000)
-        found.append(websocket.closed[0])
+        await websocket.close(Ending.DONE)
+        found.append(websocket.outcome.code)
 
     async with served(handle) as peer:
         await peer.send_all(frame(3, b""))
         while await peer.receive_some():
             pass
-    assert found == [1002]
+    assert found == ["1002"]
 
 
 async def test_a_fault_that_looks_like_one_after_the_close(caplog: pytest.LogCaptureFixture) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sttd._pcm import Converter
 from sttd._resampler import FilterBank
 from sttd.audio.format import converter
-from sttd.config import ENCODINGS, SAMPLE_RATES
+from sttd.config.config import ENCODINGS, SAMPLE_RATES
 from tests.pcm import reference
 
 WIDTHS = {"pcm_s24le": 3, "pcm_s32le": 4, "pcm_f32le": 4, "pcm_s16le": 2}

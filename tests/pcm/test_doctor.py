@@ -10,7 +10,7 @@ import pytest
 
 from sttd.audio.doctor import CONTAINERS
 from sttd.audio.pipeline import Pipeline
-from sttd.config import SessionOptions
+from sttd.config.config import SessionOptions
 from tests.support import Clip, at_16k_mono, shared_clips
 
 

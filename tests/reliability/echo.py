@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 import trio
 
-from sttd.access import Access
-from sttd.config import AccessConfig, LimitsConfig
-from sttd.net.http import FrontDoor, House, Request, Response
-from sttd.net.websocket import Disconnected, WebSocket
+from sttd.config.config import AccessConfig, LimitsConfig
+from sttd.events import Ending
+from sttd.http.access import Access
+from sttd.http.front_door import FrontDoor, House, Request, Response
+from sttd.wires.base import Disconnected
+
+if TYPE_CHECKING:
+    from sttd.wires.websocket import WebSocket
 
 
 async def echo(_request: Request, websocket: WebSocket) -> None:
     parts = bytearray()
     try:
-        while (message := await websocket.receive()) is not None:
+        while (received := await websocket.receive()) is not None:
+            message = received.message
             if isinstance(message, str):
                 await websocket.send(message)
                 continue
             parts += message
-            if websocket.complete:
+            if received.complete:
                 await websocket.send(bytes(parts))
                 parts.clear()
-        await websocket.close(1000)
+        await websocket.close(Ending.DONE)
     except Disconnected:
         pass
 

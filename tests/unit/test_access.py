@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sttd.access import Access, Refused, is_loopback
-from sttd.config import AccessConfig
+from sttd.config.config import AccessConfig
 from sttd.errors import ConfigError
+from sttd.http.access import Access, Refused, is_loopback
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from sttd.audio.arrivals import Arrivals
-from sttd.config import SessionOptions
+from sttd.config.config import SessionOptions
 
 OPTIONS = replace(SessionOptions(), arrival_pause_ms=1000)
 

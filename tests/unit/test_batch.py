@@ -11,20 +11,20 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sttd.config import Config, SessionOptions
+from sttd.config.config import Config, SessionOptions
+from sttd.engines.base import BatchEngine, Transcript
 from sttd.events import Event, Final, Partial
-from sttd.recognizers.base import Engine, Transcript
 from sttd.recognizers.batch import BatchRecognizer, StablePrefix
 from sttd.recognizers.scheduler import Scheduler
 
 SECOND = bytes(32000)
 
 
-class Measuring(Engine):
+class Measuring(BatchEngine):
     """Its text is how many seconds it heard."""
 
     name: ClassVar[str] = "measuring"
-    streaming: ClassVar[bool] = False
+    partial_interval_s = 1.0
 
     def __init__(self) -> None:
         super().__init__(Config(), Path())
@@ -62,9 +62,7 @@ class Session:
         self.engine = Measuring()
         self.events: list[Event] = []
         self.scheduler = Scheduler(self.engine.workers + 1)
-        self.recognizer = BatchRecognizer(
-            self.engine, SessionOptions(), self.events.append, self.scheduler, nursery, 1.0
-        )
+        self.recognizer = BatchRecognizer(self.engine, SessionOptions(), self.events.append, self.scheduler, nursery)
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sttd.audio.encode import encoded
-from sttd.credentials import api_key
+from sttd.clouds.base_url import BaseUrl
+from sttd.clouds.budget import Bucket, Budget
+from sttd.clouds.deepgram_results import Assembler
+from sttd.config.credentials import api_key
 from sttd.errors import ConfigError
-from sttd.recognizers.budget import Bucket, Budget
-from sttd.recognizers.deepgram_results import Assembler
-from sttd.recognizers.endpoint import Endpoint
 from sttd.recognizers.fallback import LONGEST_PAUSE_S, Breaker
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def test_the_environment_names_a_proxy_or_none(
             monkeypatch.delenv(name)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert Endpoint("groq.base_url", "https://api.example/v1").proxy() == proxy
+    assert BaseUrl("groq.base_url", "https://api.example/v1").proxy() == proxy
 
 
 @given(st.lists(st.tuples(st.floats(0, 100), st.floats(0, 30)), max_size=60))
@@ -85,26 +85,26 @@ def test_more_than_a_bucket_holds_waits_for_a_full_one() -> None:
 
 def test_the_breaker_lets_one_try_at_a_time_and_waits_longer_each_time() -> None:
     breaker = Breaker(PAUSE_S)
-    assert breaker.closed(0)
+    assert breaker.admit(0)
     breaker.failed(0)
     breaker.failed(1)
-    assert not breaker.closed(PAUSE_S - 1)
-    assert breaker.closed(PAUSE_S), "on trial"
-    assert not breaker.closed(PAUSE_S), "one at a time"
+    assert not breaker.admit(PAUSE_S - 1)
+    assert breaker.admit(PAUSE_S), "on trial"
+    assert not breaker.admit(PAUSE_S), "one at a time"
     breaker.failed(PAUSE_S)
-    assert not breaker.closed(3 * PAUSE_S - 1)
-    assert breaker.closed(3 * PAUSE_S)
+    assert not breaker.admit(3 * PAUSE_S - 1)
+    assert breaker.admit(3 * PAUSE_S)
     breaker.succeeded()
-    assert breaker.closed(3 * PAUSE_S)
-    assert breaker.closed(3 * PAUSE_S)
+    assert breaker.admit(3 * PAUSE_S)
+    assert breaker.admit(3 * PAUSE_S)
     breaker.failed(100, permanent=True)
-    assert not breaker.closed(100 + LONGEST_PAUSE_S - 1)
+    assert not breaker.admit(100 + LONGEST_PAUSE_S - 1)
 
 
 def test_a_breaker_without_a_pause_never_opens() -> None:
     breaker = Breaker(0)
     breaker.failed(0, permanent=True)
-    assert breaker.closed(0)
+    assert breaker.admit(0)
 
 
 def results(text: str, start: float, duration: float, **flags: bool) -> dict[str, Any]:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sttd.config import Config, SessionOptions, apply_options, load
+from sttd.config.config import Config, SessionOptions, apply_options, load
+from sttd.config.settings import settings_of
 from sttd.errors import ConfigError, OptionError
-from sttd.settings import settings_of
 
 PROVIDERS = ("faster_whisper", "vosk", "groq", "deepgram")
 

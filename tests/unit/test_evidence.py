@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sttd.recognizers.evidence import borne_out, bursts, loops, repetitions, tentative, words_spoken
+from sttd.engines.evidence import borne_out, bursts, loops, repetitions, tentative, words_spoken
 
 RATE = 16000
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from sttd.config import Config, DeepgramConfig, SessionOptions
+from sttd.clouds.deepgram import Deepgram
+from sttd.config.config import Config, DeepgramConfig, SessionOptions
 from sttd.events import Event, Failed, Final, Problem
 from sttd.recognizers.base import CloudRecognizer, Recognizer
-from sttd.recognizers.deepgram import Deepgram
 from sttd.recognizers.fallback import Breaker, FallbackRecognizer
 
 if TYPE_CHECKING:

@@ -17,13 +17,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sttd.access import Access
-from sttd.config import AccessConfig, Config, load
+from sttd.cli.client import Recording
+from sttd.clouds.groq import transcript_of
+from sttd.config.config import AccessConfig, Config, load
+from sttd.config.settings import settings_of
 from sttd.errors import CloudError, ConfigError, RecognitionError
-from sttd.net.client import Recording
-from sttd.net.frames import Flood, FrameFilter
-from sttd.recognizers.groq import transcript_of
-from sttd.settings import settings_of
+from sttd.http.access import Access
+from sttd.wires.frames import Flood, FrameFilter
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ import pytest
 
 from sttd import STTFactory, STTInterface
 from sttd.errors import ConfigError, ModelMissing, RecognitionError
-from sttd.recognizers.registry import provider_class, provider_names
+from sttd.providers.registry import plugin_class, provider_names
 from tests.support import ROOT, Clip, at_16k_mono
 
 if TYPE_CHECKING:
@@ -82,5 +82,5 @@ async def test_a_cloud_provider_without_a_key_says_where_to_put_it(
 def test_another_package_s_provider_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [str(ROOT / "tests/plugins"), *sys.path])
     assert "moody" in provider_names()
-    assert issubclass(provider_class("moody"), STTInterface)
+    assert issubclass(plugin_class("moody"), STTInterface)
     assert STTFactory.get_instance("moody").is_open() is False

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from sttd.config import Config, ModelsConfig
+from sttd.config.config import Config, ModelsConfig
 from sttd.errors import ConfigError, ModelError, ModelMissing, Unavailable
 from sttd.models.catalog import Entry, Source, catalog, find
 from sttd.models.store import Store, check_digests, check_sizes, default_root, resolve, wanted

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from sttd.config import ServerConfig
+from sttd.config.config import ServerConfig
 from sttd.errors import ConfigError, Unavailable
 from sttd.ops import logs
 from sttd.ops.logs import JournalFormatter, JsonFormatter, to_journal

@@ -22,7 +22,7 @@ from sttd.audio.pipeline import (
     UtteranceEnd,
     UtteranceStart,
 )
-from sttd.config import EndpointConfig, SessionOptions
+from sttd.config.config import EndpointConfig, SessionOptions
 from tests.support import Clip, at_16k_mono
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from wsproto.frame_protocol import FrameDecoder, Opcode
 
-from sttd.config import SessionOptions
+from sttd.config.config import SessionOptions
 from sttd.events import (
     Audio,
     Configure,
@@ -24,13 +24,14 @@ from sttd.events import (
     Partial,
     Problem,
     Ready,
+    SessionOver,
     Unusable,
     Warned,
     Word,
 )
-from sttd.net.frames import MAX_CONTROL_FRAMES, MAX_FRAGMENTS, Flood, FrameFilter
 from sttd.protocols.json_events import JsonEvents
 from sttd.protocols.plain import PlainText
+from sttd.wires.frames import MAX_CONTROL_FRAMES, MAX_FRAGMENTS, Flood, FrameFilter
 from tests.support import frame
 
 OPTIONS = SessionOptions()
@@ -64,9 +65,22 @@ def test_any_json_is_taken(value: object) -> None:
 def test_plain_joins_the_finals_of_one_message() -> None:
     protocol = PlainText()
     for event in (Ready(), Partial("a"), Failed("b", Problem.PROVIDER), Final("one."), Final("two.")):
-        assert protocol.encode(event, OPTIONS) is None
-    assert protocol.encode(MessageDone(), OPTIONS) == "one. two."
-    assert protocol.encode(MessageDone(), OPTIONS) is None
+        assert protocol.encode(event, OPTIONS) == ()
+    assert protocol.encode(MessageDone(), OPTIONS) == ("one. two.",)
+    assert protocol.encode(MessageDone(), OPTIONS) == ()
+
+
+def test_plain_sends_what_is_gathered_when_the_session_ends() -> None:
+    protocol = PlainText()
+    assert protocol.encode(Final("one."), OPTIONS) == ()
+    assert protocol.encode(SessionOver(), OPTIONS) == ("one.",)
+
+
+def test_plain_sends_at_once_what_was_found_after_its_message_was_answered() -> None:
+    protocol = PlainText()
+    assert protocol.encode(Final("two."), OPTIONS) == ()
+    assert protocol.encode(Final("one.", late=True), OPTIONS) == ("one.",)
+    assert protocol.encode(MessageDone(), OPTIONS) == ("two.",)
 
 
 def test_json_has_the_documented_events() -> None:
@@ -74,37 +88,42 @@ def test_json_has_the_documented_events() -> None:
     word = Word("hi", 0.5, 1.0, 0.9)
 
     def encode(event: Event, options: SessionOptions = OPTIONS) -> object:
-        message = protocol.encode(event, options)
-        return message and json.loads(message)
+        return [json.loads(message) for message in protocol.encode(event, options)]
 
-    assert encode(Ready()) == {"type": "ready"}
-    assert encode(Partial("hé")) == {"type": "partial", "text": "hé"}
-    assert encode(Partial("hé")) is None
-    assert encode(Final("hi", (word,))) == {"type": "final", "text": "hi"}
-    assert encode(Partial("hé")) == {"type": "partial", "text": "hé"}
-    assert encode(Failed("no", Problem.IDLE, fatal=True)) == {"type": "error", "message": "no"}
-    assert encode(MessageDone()) is None
-    assert encode(Partial("x"), replace(OPTIONS, partials=False)) is None
-    assert encode(Final("hi", (word,)), replace(OPTIONS, words=True)) == {
-        "type": "final",
-        "text": "hi",
-        "words": [{"word": "hi", "start": 0.5, "end": 1.0, "confidence": 0.9}],
-    }
-    assert encode(Final("hi", lag=2.5, engine="vosk"), replace(OPTIONS, lag=True, engine=True)) == {
-        "type": "final",
-        "text": "hi",
-        "lag": 2.5,
-        "engine": "vosk",
-        "fallback_from": None,
-    }
-    assert encode(Failed("no", Problem.IDLE, fatal=True), replace(OPTIONS, codes=True)) == {
-        "type": "error",
-        "message": "no",
-        "code": "idle",
-        "fatal": True,
-    }
-    assert encode(Warned("loud")) is None
-    assert encode(Warned("loud"), replace(OPTIONS, warnings=True)) == {"type": "warning", "message": "loud"}
+    assert encode(Ready()) == [{"type": "ready"}]
+    assert encode(Partial("hé")) == [{"type": "partial", "text": "hé"}]
+    assert encode(Partial("hé")) == []
+    assert encode(Final("hi", (word,))) == [{"type": "final", "text": "hi"}]
+    assert encode(Partial("hé")) == [{"type": "partial", "text": "hé"}]
+    assert encode(Failed("no", Problem.IDLE, fatal=True)) == [{"type": "error", "message": "no"}]
+    assert encode(MessageDone()) == []
+    assert encode(Partial("x"), replace(OPTIONS, partials=False)) == []
+    assert encode(Final("hi", (word,)), replace(OPTIONS, words=True)) == [
+        {
+            "type": "final",
+            "text": "hi",
+            "words": [{"word": "hi", "start": 0.5, "end": 1.0, "confidence": 0.9}],
+        }
+    ]
+    assert encode(Final("hi", lag=2.5, engine="vosk"), replace(OPTIONS, lag=True, engine=True)) == [
+        {
+            "type": "final",
+            "text": "hi",
+            "lag": 2.5,
+            "engine": "vosk",
+            "fallback_from": None,
+        }
+    ]
+    assert encode(Failed("no", Problem.IDLE, fatal=True), replace(OPTIONS, codes=True)) == [
+        {
+            "type": "error",
+            "message": "no",
+            "code": "idle",
+            "fatal": True,
+        }
+    ]
+    assert encode(Warned("loud")) == []
+    assert encode(Warned("loud"), replace(OPTIONS, warnings=True)) == [{"type": "warning", "message": "loud"}]
 
 
 frames = st.tuples(st.sampled_from([0, 1, 2, 9, 10]), st.sampled_from([0, 1, 125, 126, 65535, 65536]), st.booleans())

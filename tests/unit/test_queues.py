@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from trio.testing import wait_all_tasks_blocked
 
-from sttd.queues import Memory, SecondsQueue
+from sttd.session.queues import Memory, SecondsQueue
 
 if TYPE_CHECKING:
     import trio

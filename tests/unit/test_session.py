@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -11,51 +10,60 @@ import pytest
 import trio
 import trio.testing
 
-from sttd.config import Config
+from sttd.config.config import Config
 from sttd.errors import OptionError
-from sttd.events import Final, Partial
+from sttd.events import Ending, Final, Partial
 from sttd.protocols.json_events import JsonEvents
-from sttd.queues import Memory
+from sttd.providers.base import Provider
 from sttd.recognizers.base import Recognizer
-from sttd.session import Session
+from sttd.session.queues import Memory
+from sttd.session.session import Session
+from sttd.wires.base import Channel, Outcome, Received
 from tests.support import Clip, at_16k_mono
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from sttd.config.config import SessionOptions
     from sttd.recognizers.base import Emit
 
 
-class Channel:
+class FakeChannel(Channel):
     """A connection whose client has sent everything already."""
 
-    peer, complete, receiving_message, refused_message = "test", True, False, False
-    closed = (1000, "")
+    peer, receiving_message = "test", False
 
     def __init__(self, messages: Sequence[str | bytes], *, stays: bool = False) -> None:
         """`stays`: the client waits for answers, until it is told that no more is received."""
         self._messages = list(messages)
         self.sent: list[dict[str, Any]] = []
-        self.ended = (0, "")
+        self.ended: tuple[Ending | None, str] = (None, "")
         self._stopped = trio.Event()
         if not stays:
             self._stopped.set()
 
-    async def receive(self) -> str | bytes | None:
+    async def receive(self) -> Received | None:
         await trio.lowlevel.checkpoint()
         if not self._messages:
             await self._stopped.wait()
-        return self._messages.pop(0) if self._messages else None
+        return Received(self._messages.pop(0)) if self._messages else None
 
-    async def send(self, message: str) -> None:
+    async def pause(self, until: float) -> None:
+        await trio.sleep_until(until)
+
+    async def send(self, message: str | bytes) -> None:
         await trio.lowlevel.checkpoint()
         self.sent.append(json.loads(message))
 
-    async def close(self, code: int, reason: str = "") -> None:
+    async def close(self, ending: Ending, reason: str) -> None:
         await trio.lowlevel.checkpoint()
-        self.ended = (code, reason)
+        self.ended = (ending, reason)
 
-    def stop_receiving(self) -> None:
+    @property
+    def outcome(self) -> Outcome:
+        return Outcome(str(self.ended[0]), self.ended[1])
+
+    def stop(self) -> None:
         self._messages.clear()
         self._stopped.set()
 
@@ -82,10 +90,9 @@ class Changeable(Recognizer):
             self._emit(Final(text))
 
 
-class Pretended:
-    name, cloud, finds_endpoints, slowness = "pretended", None, False, 1.0
-
+class FakeProvider(Provider):
     def __init__(self, finals: list[str], load_s: float = 0.0) -> None:
+        super().__init__(Config(provider="fake"))
         self._finals = finals
         self._load_s = load_s
         self.made: list[Changeable] = []
@@ -94,26 +101,20 @@ class Pretended:
     def status(self) -> str:
         return "the model is loading" if self._load_s else ""
 
-    async def ready(self) -> None:
+    async def ready(self, *, abandon: bool = False) -> None:
         await trio.sleep(self._load_s)
         self._load_s = 0.0
 
-    def check(self, _options: object) -> Sequence[str]:
-        return ()
-
-    def overdue_s(self) -> float:
-        return -math.inf
-
     @asynccontextmanager
-    async def recognizer(self, _options: object, emit: Emit) -> AsyncIterator[Recognizer]:
+    async def _open(self, options: SessionOptions, emit: Emit) -> AsyncIterator[Recognizer]:
         self.made.append(Changeable(emit, self._finals))
         yield self.made[-1]
 
 
-async def session(messages: Sequence[str | bytes], finals: list[str]) -> tuple[list[tuple[str, str]], Pretended]:
+async def session(messages: Sequence[str | bytes], finals: list[str]) -> tuple[list[tuple[str, str]], FakeProvider]:
     """What the client is told, and who heard the audio."""
-    channel, provider = Channel(messages), Pretended(finals)
-    running = Session(channel, JsonEvents(), provider, Config(), "", Memory(0))  # type: ignore[arg-type]
+    channel, provider = FakeChannel(messages), FakeProvider(finals)
+    running = Session(channel, JsonEvents(), provider, Config(), "", Memory(0))
     with trio.fail_after(10):
         await running.run()
     return [(event["type"], event.get("text", "")) for event in channel.sent], provider
@@ -149,9 +150,9 @@ async def test_recognizers_are_told_how_sure_the_gate_is(utterances: list[bytes]
 async def test_a_change_of_options_leaves_what_was_said_before_as_it_was(utterances: list[bytes]) -> None:
     switch_on, switch_off = '{"type": "config", "words": true}', '{"type": "config", "words": false}'
     one, two, three = utterances
-    channel = Channel([one, switch_on, two, switch_off, three])
-    provider = Pretended(["one", "two", "three"])
-    await Session(channel, JsonEvents(), provider, Config(), "", Memory(0)).run()  # type: ignore[arg-type]
+    channel = FakeChannel([one, switch_on, two, switch_off, three])
+    provider = FakeProvider(["one", "two", "three"])
+    await Session(channel, JsonEvents(), provider, Config(), "", Memory(0)).run()
     finals = [event for event in channel.sent if event["type"] == "final"]
     assert [("words" in final, final["text"]) for final in finals] == [(False, "one"), (True, "two"), (False, "three")]
 
@@ -160,45 +161,45 @@ async def test_a_change_of_options_leaves_what_was_said_before_as_it_was(utteran
 async def test_a_drain_does_not_wait_for_a_model_that_loads(
     messages: list[str | bytes], autojump_clock: trio.testing.MockClock
 ) -> None:
-    channel, provider = Channel(messages, stays=True), Pretended([], load_s=60)
-    running = Session(channel, JsonEvents(), provider, Config(), "", Memory(0))  # type: ignore[arg-type]
+    channel, provider = FakeChannel(messages, stays=True), FakeProvider([], load_s=60)
+    running = Session(channel, JsonEvents(), provider, Config(), "", Memory(0))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(running.run)
         await trio.sleep(1)
         running.drain(0.5)
     assert trio.current_time() < 2.1
-    assert channel.ended == (1001, "sttd is stopping")
+    assert channel.ended == (Ending.GOING_AWAY, "sttd is stopping")
 
 
 @pytest.mark.parametrize("messages", [[], ['{"type": "eof"}']])
 async def test_a_client_without_audio_does_not_wait_for_a_model_that_loads(
     messages: list[str | bytes], autojump_clock: trio.testing.MockClock
 ) -> None:
-    channel, provider = Channel(messages), Pretended([], load_s=20)
+    channel, provider = FakeChannel(messages), FakeProvider([], load_s=20)
     started = trio.current_time()
-    await Session(channel, JsonEvents(), provider, Config(), "", Memory(0)).run()  # type: ignore[arg-type]
-    assert channel.ended == (1000, "")
+    await Session(channel, JsonEvents(), provider, Config(), "", Memory(0)).run()
+    assert channel.ended == (Ending.DONE, "")
     assert trio.current_time() - started < 1
 
 
 async def test_a_client_with_audio_does(utterances: list[bytes]) -> None:
-    channel, provider = Channel(utterances[:1]), Pretended(["one"], load_s=0.3)
-    await Session(channel, JsonEvents(), provider, Config(), "", Memory(0)).run()  # type: ignore[arg-type]
+    channel, provider = FakeChannel(utterances[:1]), FakeProvider(["one"], load_s=0.3)
+    await Session(channel, JsonEvents(), provider, Config(), "", Memory(0)).run()
     assert channel.sent[-1] == {"type": "final", "text": "one"}
-    assert channel.ended == (1000, "")
+    assert channel.ended == (Ending.DONE, "")
 
 
 async def test_audio_is_measured_in_the_format_that_the_model_lets_through(utterances: list[bytes]) -> None:
     """A config that comes while the model loads, and that the model refuses, changes neither side of the session."""
 
-    class Choosy(Pretended):
+    class Choosy(FakeProvider):
         def check(self, options: Any) -> Sequence[str]:
             if options.sample_rate != 16000 and not self._load_s:
                 raise OptionError("the model knows no such rate")
             return ()
 
-    channel = Channel(['{"type": "config", "sample_rate": 48000}', utterances[0]])
-    running = Session(channel, JsonEvents(), Choosy(["one"], 0.1), Config(), "", Memory(0))  # type: ignore[arg-type]
+    channel = FakeChannel(['{"type": "config", "sample_rate": 48000}', utterances[0]])
+    running = Session(channel, JsonEvents(), Choosy(["one"], 0.1), Config(), "", Memory(0))
     await running.run()
     assert [event["type"] for event in channel.sent if event["type"] != "partial"] == ["ready", "error", "final"]
-    assert running._received_s == pytest.approx(len(utterances[0]) / 32000)
+    assert running._reader.received_s == pytest.approx(len(utterances[0]) / 32000)

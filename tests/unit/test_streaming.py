@@ -9,28 +9,22 @@ from typing import ClassVar
 import pytest
 import trio
 
-from sttd.config import Config, SessionOptions
+from sttd.config.config import Config, SessionOptions
+from sttd.engines.base import Decoder, Hypothesis, StreamingEngine, Transcript
 from sttd.events import Event, Final, Partial
-from sttd.recognizers.base import Decoder, Engine, Hypothesis, Transcript
 from sttd.recognizers.streaming import StreamingRecognizer
 
 
-class Spelling(Engine):
+class Spelling(StreamingEngine):
     """Its decoders end an utterance of their own at each piece that begins with a capital letter."""
 
     name: ClassVar[str] = "spelling"
-    streaming: ClassVar[bool] = True
 
     @property
     def workers(self) -> int:
         return 1
 
     def load(self) -> None:
-        raise NotImplementedError
-
-    def transcribe(
-        self, pcm: bytes, options: SessionOptions, *, final: bool = True, context: str = "", confidence: float = 1.0
-    ) -> Transcript:
         raise NotImplementedError
 
     def decoder(self, options: SessionOptions) -> Decoder:

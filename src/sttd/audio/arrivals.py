@@ -13,7 +13,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sttd.config import SessionOptions
+    from sttd.config.config import SessionOptions
 
 RECORDING_S = 1.5
 """A live client rarely gathers audio for so long before it sends it."""

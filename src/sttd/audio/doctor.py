@@ -14,7 +14,7 @@ from sttd.audio.format import RATE, bytes_per_second
 
 if TYPE_CHECKING:
     from sttd._pcm import Converter
-    from sttd.config import SessionOptions
+    from sttd.config.config import SessionOptions
 
 logger = logging.getLogger(__name__)
 LOOK_S = 3

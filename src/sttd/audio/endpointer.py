@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sttd.audio.format import FRAME, samples
 
 if TYPE_CHECKING:
-    from sttd.config import EndpointConfig
+    from sttd.config.config import EndpointConfig
 
 CUT_WINDOW = samples(2000)
 """How far before its greatest length an utterance may be cut: two seconds of speech are hardly without a gap."""

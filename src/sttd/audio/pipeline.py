@@ -17,7 +17,7 @@ from sttd.audio.format import FRAME, RATE, SAMPLE_BYTES, bytes_per_second, conve
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sttd.config import SessionOptions
+    from sttd.config.config import SessionOptions
 
 
 PIECE = samples(100)
@@ -132,10 +132,15 @@ class Pipeline:
         return self._options.gate and self._endpointer.mid_speech
 
     @property
+    def undecided(self) -> bool:
+        """Whether an utterance is open, or the last audio may be one, so that a flush may give a text."""
+        doubtful = self._options.gate and self._doubt.confidence >= DOUBTFUL
+        return self.speaking or self.mid_speech or doubtful
+
+    @property
     def unsettled(self) -> bool:
         """Whether a flush would change anything."""
-        doubtful = self._options.gate and self._doubt.confidence >= DOUBTFUL
-        return self.speaking or self.mid_speech or doubtful or self._converter.pending > 0
+        return self.undecided or self._converter.pending > 0
 
     def take_missed(self) -> str:
         """What seems to have been speech and began no utterance, in words; each such place is told once."""

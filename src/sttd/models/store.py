@@ -20,7 +20,7 @@ from sttd.models.sources import Progress, fetch
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from sttd.config import Config
+    from sttd.config.config import Config
 
 MANIFEST = ".sttd.json"
 

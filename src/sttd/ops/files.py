@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sttd.config import LimitsConfig
+    from sttd.config.config import LimitsConfig
 
 logger = logging.getLogger(__name__)
 RESERVE = 32

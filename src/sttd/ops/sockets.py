@@ -16,7 +16,7 @@ import trio
 from sttd.errors import ConfigError, Unavailable
 
 if TYPE_CHECKING:
-    from sttd.config import ServerConfig
+    from sttd.config.config import ServerConfig
 
 BACKLOG = 128
 FIRST_FD = 3

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, ClassVar
 from sttd.events import Audio, Command, Configure, EndOfStream, Event, Flush, Unusable
 
 if TYPE_CHECKING:
-    from sttd.config import SessionOptions
+    from collections.abc import Sequence
+
+    from sttd.config.config import SessionOptions
 
 
 LONGEST_CONTROL = 256
@@ -22,7 +24,14 @@ class Protocol(ABC):
     name: ClassVar[str]
     path: ClassVar[str]
     answers_recordings: ClassVar[bool] = False
-    """Whether a message that is a recording (see sttd.audio.arrivals) gets a reply of its own, whatever follows it."""
+    """Whether a message that is a recording (see sttd.audio.arrivals) gets a reply of its own, whatever follows it.
+
+    If so, the mark of a message with an open utterance waits for the utterance's end or for the next message.
+    """
+    answers_messages: ClassVar[bool] = False
+    """Whether every message gets an answer, even if nothing was said in it, so that no mark may wait for more audio."""
+    tells_errors: ClassVar[bool] = True
+    """Whether a client is told of errors while the session goes on."""
 
     def receive(self, message: str | bytes) -> Command:
         """What a message of the client asks for."""
@@ -31,8 +40,11 @@ class Protocol(ABC):
         return control_message(message)
 
     @abstractmethod
-    def encode(self, event: Event, options: SessionOptions) -> str | None:
-        """The message that tells the client of `event`; None where it is told nothing (yet)."""
+    def encode(self, event: Event, options: SessionOptions) -> Sequence[str | bytes]:
+        """Return the messages that tell the client of `event`, perhaps none.
+
+        `options` are those under which the event was made.
+        """
 
 
 def _binary_control(message: bytes) -> Command | None:

@@ -10,7 +10,9 @@ from sttd.events import Event, Failed, Final, Partial, Ready, Warned
 from sttd.protocols.base import Protocol
 
 if TYPE_CHECKING:
-    from sttd.config import SessionOptions
+    from collections.abc import Sequence
+
+    from sttd.config.config import SessionOptions
 
 
 class JsonEvents(Protocol):
@@ -22,8 +24,8 @@ class JsonEvents(Protocol):
     def __init__(self) -> None:
         self._last_partial = ""
 
-    def encode(self, event: Event, options: SessionOptions) -> str | None:
-        """One JSON object an event; a partial that says nothing new is left out."""
+    def encode(self, event: Event, options: SessionOptions) -> Sequence[str]:
+        """Return one JSON object for each event; a partial that says nothing new is left out."""
         match event:
             case Ready():
                 return _dump({"type": "ready"})
@@ -48,8 +50,8 @@ class JsonEvents(Protocol):
                 return _dump(error)
             case Warned(message=finding) if options.warnings:
                 return _dump({"type": "warning", "message": finding})
-        return None
+        return ()
 
 
-def _dump(message: dict[str, object]) -> str:
-    return json.dumps(message, ensure_ascii=False)
+def _dump(message: dict[str, object]) -> Sequence[str]:
+    return (json.dumps(message, ensure_ascii=False),)

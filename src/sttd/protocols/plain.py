@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from sttd.events import Event, Final, MessageDone
+from sttd.events import Event, Final, MessageDone, SessionOver
 from sttd.protocols.base import Protocol
 
 if TYPE_CHECKING:
-    from sttd.config import SessionOptions
+    from collections.abc import Sequence
+
+    from sttd.config.config import SessionOptions
 
 
 class PlainText(Protocol):
@@ -21,16 +23,20 @@ class PlainText(Protocol):
     name: ClassVar[str] = "plain"
     path: ClassVar[str] = "/api/v1/ws"
     answers_recordings: ClassVar[bool] = True
+    tells_errors: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self._gathered: list[str] = []
 
-    def encode(self, event: Event, options: SessionOptions) -> str | None:  # noqa: ARG002
-        """The joined text when a message's audio is done with."""
-        if isinstance(event, Final):
-            self._gathered.append(event.text)
-        elif isinstance(event, MessageDone) and self._gathered:
-            text = " ".join(self._gathered)
-            self._gathered.clear()
-            return text
-        return None
+    def encode(self, event: Event, options: SessionOptions) -> Sequence[str]:  # noqa: ARG002
+        """Return the joined text when a message's audio is done with."""
+        match event:
+            case Final(text, late=True):
+                return (text,)
+            case Final(text):
+                self._gathered.append(text)
+            case MessageDone() | SessionOver() if self._gathered:
+                reply = " ".join(self._gathered)
+                self._gathered.clear()
+                return (reply,)
+        return ()

@@ -11,14 +11,15 @@ import trio
 
 from sttd.audio.format import seconds
 from sttd.events import Partial
-from sttd.recognizers.base import Recognizer, Transcript, final_at
+from sttd.recognizers.base import Recognizer, final_at
 from sttd.recognizers.scheduler import Scheduler, Turn, Urgency
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sttd.config import SessionOptions
-    from sttd.recognizers.base import Emit, Engine
+    from sttd.config.config import SessionOptions
+    from sttd.engines.base import BatchEngine, Transcript
+    from sttd.recognizers.base import Emit
 
 logger = logging.getLogger(__name__)
 CONTEXT_S = 3.0
@@ -40,20 +41,18 @@ class BatchRecognizer(Recognizer):
 
     def __init__(
         self,
-        engine: Engine,
+        engine: BatchEngine,
         options: SessionOptions,
         emit: Emit,
         scheduler: Scheduler,
         nursery: trio.Nursery,
-        interval: float,
     ) -> None:
-        """`interval`: seconds of new audio between partials."""
         self._engine = engine
         self._options = options
         self._emit = emit
         self._scheduler = scheduler
         self._nursery = nursery
-        self._interval = interval
+        self._interval = engine.partial_interval_s
         self._at = 0.0
         self._said = ""
         self._silent_from = 0.0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from sttd.errors import NothingHeard, SttdError
-from sttd.events import Event, Failed, Final, MessageDone, Problem
+from sttd.events import Event, Failed, Final, Problem
 from sttd.metrics import FALLBACKS
 from sttd.recognizers.base import Backstop, Recognizer, cloud_failure
 
@@ -40,8 +40,8 @@ class Breaker:
         self._pause = self._until = 0.0
         self._trial = False
 
-    def closed(self, now: float) -> bool:
-        """Whether the cloud may be tried; while it is on trial, by the one who asked first."""
+    def admit(self, now: float) -> bool:
+        """Return whether the caller may try the cloud. After a pause one caller is let through, as a trial."""
         if not self._pause:
             return True
         if now < self._until:
@@ -94,9 +94,12 @@ class FallbackRecognizer(Recognizer, Backstop):
             event = replace(event, engine=self._local_name, fallback_from=self._cloud)
         self._emit(event)
 
+    def _emit_late(self, event: Event) -> None:
+        self._emit(replace(event, late=True) if isinstance(event, Final) else event)
+
     async def start(self, at: float) -> None:
         """See Recognizer."""
-        if self._local and not self._breaker.closed(trio.current_time()):
+        if self._local and not self._breaker.admit(trio.current_time()):
             await self.primary.drain()
             if await self._take_over(at, b"") is None:
                 return
@@ -181,7 +184,7 @@ class FallbackRecognizer(Recognizer, Backstop):
 
     async def rescue(self, error: CloudError, utterances: Sequence[tuple[float, bytes]]) -> None:
         """See Backstop. Another utterance may be open meanwhile, so these get a recognizer of their own."""
-        apart = FallbackRecognizer(self._cloud, self._breaker, self._emit, self._local, self._local_name)
+        apart = FallbackRecognizer(self._cloud, self._breaker, self._emit_late, self._local, self._local_name)
         for at, pcm in utterances:
             try:
                 await apart._save(error, at, pcm)
@@ -189,4 +192,3 @@ class FallbackRecognizer(Recognizer, Backstop):
                     await apart._current.finish()
             finally:
                 await apart.aclose()
-        self._emit(MessageDone())

@@ -14,8 +14,9 @@ from sttd.recognizers.base import Recognizer, final_at
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sttd.config import SessionOptions
-    from sttd.recognizers.base import Decoder, Emit, Engine, Transcript
+    from sttd.config.config import SessionOptions
+    from sttd.engines.base import Decoder, StreamingEngine, Transcript
+    from sttd.recognizers.base import Emit
 
 SURE = 0.8
 """Confidence of the voice gate from which it is worth showing what was heard before the utterance ends."""
@@ -31,7 +32,7 @@ class StreamingRecognizer(Recognizer):
 
     def __init__(
         self,
-        engine: Engine,
+        engine: StreamingEngine,
         options: SessionOptions,
         emit: Emit,
         limiter: trio.CapacityLimiter,

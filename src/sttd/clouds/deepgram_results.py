@@ -1,0 +1,123 @@
+"""Deepgram's results put together to partials and finals, without I/O.
+
+https://developers.deepgram.com/docs/understand-endpointing-interim-results: results that are `is_final` follow one
+another; `speech_final`, an UtteranceEnd or the answer to a Finalize says that what was said is complete.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sttd.clouds.base import finite, printable
+from sttd.engines.base import Transcript
+from sttd.events import Word
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+EPSILON_S = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What was said so far; `final` if it is complete. `until` and word times: seconds of audio of this connection."""
+
+    transcript: Transcript
+    final: bool
+    until: float
+
+
+class Assembler:
+    """The results of one connection."""
+
+    def __init__(self) -> None:
+        self.until = 0.0
+        """Seconds of audio that results have come for."""
+        self.finalized = False
+        """Whether the answer to a Finalize has come since `expect_finalize`."""
+        self._over = 0.0
+        self._committed: list[Transcript] = []
+        self._committed_until = 0.0
+        self._interim = Transcript("")
+
+    def receive(self, message: Mapping[str, Any]) -> Heard | None:
+        """What a message of the server adds. ValueError where it is not as documented."""
+        if message.get("type") == "UtteranceEnd" and self._committed:
+            return self._take_committed()
+        if message.get("type") != "Results":
+            return None
+        try:
+            end = finite(finite(message["start"]) + finite(message["duration"]))
+            found = _transcript(message["channel"]["alternatives"])
+        except (KeyError, IndexError, TypeError, AttributeError, OverflowError) as error:
+            raise ValueError(f"not as documented: {error!r}") from error
+        answered = bool(message.get("from_finalize"))
+        if end <= self._over + EPSILON_S:
+            return None  # of an utterance that was given up waiting for
+        self.finalized |= answered
+        self.until = max(self.until, end)
+        found = self._wanted(found)
+        if not message.get("is_final"):
+            self._interim = found
+        else:
+            self._interim = Transcript("")
+            self._committed_until = end
+            if found.text:
+                self._committed.append(found)
+            if message.get("speech_final") or answered:
+                return self._take_committed()
+        return Heard(self.so_far, final=False, until=self.until)
+
+    def _wanted(self, found: Transcript) -> Transcript:
+        """Without words of an utterance that is over."""
+        words = tuple(word for word in found.words if (word.start + word.end) / 2 > self._over)
+        if len(words) == len(found.words):
+            return found
+        return Transcript(" ".join(word.word for word in words), words)
+
+    @property
+    def so_far(self) -> Transcript:
+        """All that was said since the last final; the end of it may still change."""
+        return _joined([*self._committed, self._interim])
+
+    def _take_committed(self) -> Heard:
+        """What will not change any more; an interim result stays, and comes again."""
+        found = Heard(_joined(self._committed), final=True, until=self._committed_until)
+        self._committed.clear()
+        return found
+
+    def take(self) -> Heard:
+        """All that was said since the last final, as a final."""
+        found = Heard(self.so_far, final=True, until=self.until)
+        self._committed.clear()
+        self._interim = Transcript("")
+        return found
+
+    def expect_finalize(self) -> None:
+        """A Finalize is sent."""
+        self.finalized = False
+
+    def end(self, until: float) -> None:
+        """Nothing is wanted any more of the audio up to then."""
+        self.take()
+        self._over = self.until = until
+
+
+def _joined(parts: Sequence[Transcript]) -> Transcript:
+    said = [part for part in parts if part.text]
+    return Transcript(" ".join(part.text for part in said), tuple(word for part in said for word in part.words))
+
+
+def _transcript(alternatives: Sequence[Mapping[str, Any]]) -> Transcript:
+    best = alternatives[0]
+    words = tuple(
+        Word(
+            printable(str(word.get("punctuated_word") or word["word"])),
+            finite(word["start"]),
+            finite(word["end"]),
+            finite(word["confidence"]),
+        )
+        for word in best.get("words") or ()
+    )
+    return Transcript(printable(str(best["transcript"])), words)

@@ -1,0 +1,323 @@
+"""The groq provider: each utterance as a file over HTTPS (https://console.groq.com/docs/speech-to-text)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import random
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import trio
+
+from sttd.audio.encode import Upload, encoded
+from sttd.audio.format import RATE, SAMPLE_BYTES, seconds
+from sttd.clouds.base import Cloud, finite, printable
+from sttd.clouds.base_url import BaseUrl
+from sttd.clouds.budget import Budget
+from sttd.config.credentials import api_key
+from sttd.engines.base import Transcript, base_language
+from sttd.errors import CloudError
+from sttd.events import Word
+from sttd.recognizers.base import CloudRecognizer, cloud_failure, final_placed
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    import httpx2
+
+    from sttd.config.config import Config, SessionOptions
+    from sttd.recognizers.base import Backstop
+
+logger = logging.getLogger(__name__)
+
+MOST_BYTES = 25_000_000
+PROMPT_CHARACTERS = 896
+ANSWER_BYTES = 1 << 20
+RETRIES = 2
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0
+CONNECT_S = 5.0
+CONTEXT_S = 3.0
+SHORTEST = RATE // 10 * SAMPLE_BYTES
+GAP = bytes(RATE // 4 * SAMPLE_BYTES)
+"""Silence between utterances that go out together."""
+
+KEPT_S = 30.0
+"""More audio than this is not held back."""
+
+_REASONS = {
+    400: "did not take the request",
+    401: "rejected the API key",
+    402: "says that the account has no credit",
+    403: "does not allow this account to do that",
+    404: "does not know the model",
+    413: "finds the recording too long",
+    422: "did not take the recording",
+    429: "has no room left in this account's limits",
+    498: "has no capacity left",
+}
+_AGAIN = {408, 409, 429, 498}
+_NEVER = {400, 401, 402, 403, 404, 413, 422}
+
+
+class Groq(Cloud):
+    """One account at Groq, or at whatever answers at `groq.base_url`."""
+
+    name: ClassVar[str] = "groq"
+    title: ClassVar[str] = "Groq"
+    library: ClassVar[str] = "httpx2"
+    finds_endpoints: ClassVar[bool] = False
+
+    def __init__(self, config: Config) -> None:
+        self._settings = config.groq
+        self._key = api_key(self.name, config.groq.key_file)
+        self.patience = config.groq.deadline_s
+        self.model = config.model or config.groq.model
+        self._base_url = BaseUrl("groq.base_url", config.groq.base_url)
+        self.destination = self._base_url.host
+        self.budget = Budget(config.groq.requests_per_minute, config.groq.seconds_per_hour, config.groq.least_billed_s)
+        try:
+            self._client: httpx2.AsyncClient | None = self._new_client()
+        except Exception as error:
+            self._client = None
+            self.problem = f"{self.title} cannot be reached as the environment says: {error}"
+
+    def state(self) -> dict[str, float]:
+        """See Cloud."""
+        now = trio.current_time()
+        return {
+            "requests_left": round(self.budget.requests.level(now), 1),
+            "audio_seconds_left": round(self.budget.audio.level(now)),
+        }
+
+    async def aclose(self) -> None:
+        """See Cloud."""
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+
+    @asynccontextmanager
+    async def recognizer(self, options: SessionOptions, backstop: Backstop) -> AsyncIterator[CloudRecognizer]:
+        """See Cloud."""
+        async with trio.open_nursery() as nursery:
+            recognizer = GroqRecognizer(self, options, backstop, nursery)
+            yield recognizer
+            await recognizer.drain()
+            nursery.cancel_scope.cancel()
+
+    async def transcribe(self, pcm: bytes, options: SessionOptions, context: str, deadline: float) -> Transcript:
+        """The text of an utterance, 16 kHz mono s16. CloudError where there is none by `deadline` of Trio's clock."""
+        with trio.move_on_at(deadline):
+            upload = await trio.to_thread.run_sync(encoded, pcm)
+            if len(upload.content) > MOST_BYTES:
+                raise CloudError(f"{self.title} takes no more than {MOST_BYTES // 1_000_000} MB at once")
+            return transcript_of(await self._ask(upload, self._fields(options, context)))
+        raise CloudError(f"{self.title} did not answer in {self.patience:g} s")
+
+    def _fields(self, options: SessionOptions, context: str) -> dict[str, Any]:
+        prompt = f"{self._settings.prompt} {context}".strip()[-PROMPT_CHARACTERS:]
+        fields = {
+            "model": self.model,
+            "temperature": f"{self._settings.temperature:g}",
+            "response_format": "verbose_json" if options.words else "json",
+            "language": base_language(options.language),
+            "prompt": prompt,
+        }
+        wanted: dict[str, Any] = {name: value for name, value in fields.items() if value}
+        if options.words:
+            wanted["timestamp_granularities[]"] = ["word", "segment"]
+        return wanted
+
+    async def _ask(self, upload: Upload, fields: Mapping[str, Any]) -> bytes:
+        """The answer's body. Try as the documentation of the API's limits and its own client do."""
+        for left in range(RETRIES, -1, -1):
+            pause = min(FIRST_PAUSE_S * 2 ** (RETRIES - left), LONGEST_PAUSE_S) * random.uniform(0.75, 1.0)  # noqa: S311
+            try:
+                return await self._ask_once(upload, fields)
+            except _Again as again:
+                pause = again.after if again.after is not None else pause
+                if not left or trio.current_time() + pause >= trio.current_effective_deadline():
+                    raise CloudError(str(again)) from None
+            await trio.sleep(pause)
+        raise AssertionError
+
+    def _new_client(self) -> httpx2.AsyncClient:
+        import httpx2
+
+        return httpx2.AsyncClient(
+            verify=self._base_url.tls or False,
+            timeout=httpx2.Timeout(None, connect=CONNECT_S),
+            headers={"Authorization": f"Bearer {self._key}"},
+            proxy=self._base_url.proxy() or None,
+            trust_env=False,  # it would refuse a proxy that is for other addresses
+        )
+
+    async def _ask_once(self, upload: Upload, fields: Mapping[str, Any]) -> bytes:
+        import httpx2
+
+        if self._client is None:
+            raise CloudError(self.problem, permanent=True)
+        url = f"{self._settings.base_url.rstrip('/')}/audio/transcriptions"
+        files = {"file": (upload.name, upload.content, upload.media_type)}
+        try:
+            async with self._client.stream("POST", url, data=dict(fields), files=files) as response:
+                body = bytearray()
+                async for chunk in response.aiter_bytes():
+                    body += chunk
+                    if len(body) > ANSWER_BYTES:
+                        raise CloudError(f"{self.title} sent an answer of more than {ANSWER_BYTES} bytes")
+        except httpx2.RequestError as error:
+            raise _Again(f"{self.title} cannot be reached ({type(error).__name__})") from error
+        if response.status_code == 200:
+            return bytes(body)
+        raise self._fault(response.status_code, response.headers, bytes(body))
+
+    def _fault(self, status: int, headers: Mapping[str, str], body: bytes) -> Exception:
+        text = body.decode(errors="replace").replace(self._key, "[key]")[:500]
+        logger.warning("groq: status=%d request=%s body=%r", status, headers.get("x-request-id", ""), text)
+        message = f"{self.title} {_REASONS.get(status, 'has a fault')} ({status})"
+        says = {"true": status not in _NEVER, "false": False}
+        if not says.get(headers.get("x-should-retry", ""), status in _AGAIN or status >= 500):
+            return CloudError(message, permanent=status in (401, 402, 403, 404))
+        try:
+            after = float(headers.get("retry-after", ""))
+        except ValueError:
+            after = None
+        return _Again(message, after if after is not None and 0 < after < math.inf else None)
+
+
+class _Again(Exception):
+    """A failure after which another try may help, after some seconds where the server says so."""
+
+    def __init__(self, message: str, after: float | None = None) -> None:
+        super().__init__(message)
+        self.after = after
+
+
+class GroqRecognizer(CloudRecognizer):
+    """Gathers an utterance and sends it at its end.
+
+    When the account's limits leave no room for another request, utterances wait and go out together.
+    """
+
+    def __init__(self, cloud: Groq, options: SessionOptions, backstop: Backstop, nursery: trio.Nursery) -> None:
+        self._cloud = cloud
+        self._options = options
+        self._backstop = backstop
+        self._nursery = nursery
+        self._at = 0.0
+        self._audio = bytearray()
+        self._held: list[tuple[float, bytes]] = []
+        self._said = ""
+        self._silent_from = 0.0
+        self._sending: trio.Event | None = None
+
+    async def start(self, at: float) -> None:
+        """See Recognizer."""
+        self._at = at
+        self._audio.clear()
+        if at - self._silent_from > CONTEXT_S:
+            self._said = ""
+
+    async def accept(self, pieces: Sequence[bytes], *, confidence: float = 1.0) -> None:  # noqa: ARG002
+        """See Recognizer."""
+        for piece in pieces:
+            self._audio += piece
+
+    async def finish(self, *, settled: bool = False, confidence: float = 1.0) -> None:  # noqa: ARG002 - nothing is decoded before the end
+        """See Recognizer."""
+        length = seconds(self._audio)
+        self._silent_from = self._at + length
+        if len(self._audio) < SHORTEST:
+            return
+        utterance = self._at, bytes(self._audio)
+        deadline = trio.current_time() + self._cloud.patience
+        if self._held and self._held_s() + length < KEPT_S:
+            self._held.append(utterance)
+            return
+        await self.drain()
+        now = trio.current_time()
+        if self._cloud.budget.wait(length, now) == 0:
+            await self._send([utterance], deadline)
+            return
+        self._held.append(utterance)
+        self._sending = trio.Event()
+        self._nursery.start_soon(self._send_held, self._sending, deadline)
+
+    async def _send_held(self, sent: trio.Event, deadline: float) -> None:
+        """Send what is held when there is room for it, or before long: only the server knows the account's limits."""
+        with trio.move_on_at(deadline - self._cloud.patience / 2):
+            while pause := self._cloud.budget.wait(self._held_s(), trio.current_time()):  # noqa: ASYNC110
+                await trio.sleep(pause)
+        utterances = self._held.copy()
+        self._held.clear()
+        try:
+            await self._send(utterances, deadline, late=True)
+        except Exception as error:
+            await self._backstop.rescue(cloud_failure(self._cloud.title, error), utterances)
+        finally:
+            self._sending = None
+            sent.set()
+
+    async def drain(self) -> None:
+        """See CloudRecognizer."""
+        if self._sending is not None:
+            await self._sending.wait()
+
+    def _held_s(self) -> float:
+        return sum(seconds(pcm) for _at, pcm in self._held)
+
+    async def _send(self, utterances: Sequence[tuple[float, bytes]], deadline: float, *, late: bool = False) -> None:
+        pcm, anchors = bytearray(), []
+        for at, utterance in utterances:
+            pcm += GAP if pcm else b""
+            anchors.append((seconds(pcm), at))
+            pcm += utterance
+        self._cloud.budget.take(seconds(pcm), trio.current_time())
+        found = await self._cloud.transcribe(bytes(pcm), self._options, self._said, deadline)
+        self._backstop.cloud_answered()
+        self._said = f"{self._said} {found.text}".strip()[-PROMPT_CHARACTERS:]
+        if found.text:
+            self._backstop.emit_from_cloud(replace(final_placed(found, anchors), late=late))
+
+    def take_pending(self) -> tuple[float, bytes]:
+        """See CloudRecognizer."""
+        pcm = bytes(self._audio)
+        self._audio.clear()
+        return self._at, pcm
+
+
+def transcript_of(body: bytes) -> Transcript:
+    """From the documented `json` and `verbose_json`; where the words make no sense there is the text alone.
+
+    CloudError where there is no text either.
+    """
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        answer = None
+    if not isinstance(answer, dict) or not isinstance(answer.get("text"), str):
+        logger.warning("groq: an answer that is not understood (%d bytes)", len(body))
+        raise CloudError(f"{Groq.title} sent an answer that is not understood")
+    words: tuple[Word, ...] = ()
+    try:
+        segments = answer.get("segments") or ()
+        words = tuple(_word(word, segments) for word in answer.get("words") or ())
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
+        logger.warning("groq: words that are not understood: %r", error)
+    return Transcript(printable(answer["text"]), words)
+
+
+def _word(word: Mapping[str, Any], segments: Sequence[Mapping[str, Any]]) -> Word:
+    start, end = finite(word["start"]), finite(word["end"])
+    return Word(printable(str(word["word"])), start, end, _confidence(segments, start))
+
+
+def _confidence(segments: Sequence[Mapping[str, Any]], at: float) -> float:
+    """The mean probability of the tokens of a word's segment; there is none for each word."""
+    for segment in segments:
+        if segment["start"] <= at <= segment["end"]:
+            return round(math.exp(min(0.0, finite(segment["avg_logprob"]))), 3)
+    return 1.0

@@ -1,0 +1,1 @@
+"""Engines that decode on this machine: one model, blocking calls."""

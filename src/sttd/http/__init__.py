@@ -1,0 +1,1 @@
+"""The front door: requests, who may make them, and what is answered."""

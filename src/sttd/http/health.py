@@ -1,0 +1,50 @@
+"""`/livez`: the event loop runs. `/readyz`: sessions get text, or why they do not."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from sttd.http.front_door import Response
+from sttd.metrics import CLOUD, CONTENT_TYPE, exposition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sttd.providers.base import Provider
+
+
+class Health:
+    """Answers about one daemon."""
+
+    def __init__(self, provider: Provider, sessions: Callable[[], int], lag: Callable[[], float]) -> None:
+        self._provider = provider
+        self._sessions = sessions
+        self._lag = lag
+
+    def livez(self) -> Response:
+        """Always well, if it is answered at all."""
+        return Response(HTTPStatus.OK, "ok\n")
+
+    def metrics(self) -> Response:
+        """For Prometheus."""
+        for what, left in self._provider.account().items():
+            CLOUD.labels(self._provider.name, what).set(left)
+        return Response(HTTPStatus.OK, exposition(), content_type=CONTENT_TYPE)
+
+    def readyz(self) -> Response:
+        """200 when a new session would get text, else 503 with the reason."""
+        problem = self._provider.status
+        return Response.json(
+            HTTPStatus.SERVICE_UNAVAILABLE if problem else HTTPStatus.OK,
+            {
+                "ready": not problem,
+                "reason": problem,
+                "provider": self._provider.name,
+                "model": self._provider.model,
+                "sessions": self._sessions(),
+                "recognizers": self._provider.recognizers,
+                "lag_s": round(self._lag(), 2),
+                **({"cloud": self._provider.account()} if self._provider.destination else {}),
+            },
+        )

@@ -1,1 +1,0 @@
-"""The network side: the HTTP front door, WebSockets, and what one client may take."""

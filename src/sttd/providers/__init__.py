@@ -1,0 +1,1 @@
+"""The configured provider as the daemon runs it."""

@@ -1,1 +1,0 @@
-"""What sttd answers over plain HTTP."""

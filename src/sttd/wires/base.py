@@ -1,0 +1,71 @@
+"""What a session talks over: whole messages in, messages out, whatever the bytes of the connection look like."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sttd.events import Ending
+
+
+class Disconnected(Exception):
+    """The peer is gone, or was cut off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message of the client, or part of a long binary one."""
+
+    message: str | bytes
+    complete: bool = True
+    """Whether this is the whole message, or its last part."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a connection ended: `code` in the terms of its wire, as metrics count it, and the reason that was given."""
+
+    code: str
+    reason: str = ""
+
+
+class Channel(ABC):
+    """An open connection. One task receives, one sends; `stop` may be called by any."""
+
+    peer: str
+    """The client, for the log."""
+
+    @property
+    @abstractmethod
+    def receiving_message(self) -> bool:
+        """Whether part of a message has come, and the rest has not."""
+
+    @abstractmethod
+    async def receive(self) -> Received | None:
+        """Wait for the next message; None once the client has said that it ends, or after `stop`.
+
+        Raises Disconnected if the client has vanished.
+        """
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Let `receive` return None from now on. No message that was taken from the peer is lost."""
+
+    @abstractmethod
+    async def pause(self, until: float) -> None:
+        """Receive nothing until that time of Trio's clock, or until `stop`."""
+
+    @abstractmethod
+    async def send(self, message: str | bytes) -> None:
+        """Send a message. Raises Disconnected if the peer is gone, or does not take it in time."""
+
+    @abstractmethod
+    async def close(self, ending: Ending, reason: str) -> None:
+        """Say that the session ends, and why, and close. Returns in time whatever the peer does."""
+
+    @property
+    @abstractmethod
+    def outcome(self) -> Outcome:
+        """How the connection, which is over, has ended."""
