@@ -126,7 +126,7 @@ class Daemon:
 
     def get(self, path: str, host: str = "x") -> tuple[int, str]:
         with socket.create_connection(self.host_port, timeout=10) as client:
-            client.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
             answer = b"".join(iter(lambda: client.recv(65536), b"")).decode()
         head, _, body = answer.partition("\r\n\r\n")
         return int(head.split()[1]), body

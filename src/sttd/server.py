@@ -15,8 +15,8 @@ from sttd.config.config import Config
 from sttd.config.settings import settings_of, value_of
 from sttd.errors import ConfigError, ModelError, ModelMissing
 from sttd.http.access import Access
-from sttd.http.admission import REFUSED_AT_ONCE
-from sttd.http.front_door import FrontDoor, House, PatientListener, Request
+from sttd.http.admission import REFUSED_AT_ONCE, Admission
+from sttd.http.front_door import FrontDoor, PatientListener, Rules
 from sttd.http.health import Health
 from sttd.http.routes import Routes
 from sttd.metrics import LIMITS_HIT, QUEUED
@@ -26,8 +26,7 @@ from sttd.ops.notify import notify
 from sttd.ops.signals import handle_signals
 from sttd.ops.sockets import Kind, Listener, open_listeners, tls_context
 from sttd.ops.watchdog import watch
-from sttd.protocols.json_events import JsonEvents
-from sttd.protocols.plain import PlainText
+from sttd.protocols.registry import PROTOCOLS
 from sttd.providers.registry import open_provider
 from sttd.session.queues import Memory
 from sttd.session.session import Session
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sttd.config.config import LimitsConfig
+    from sttd.http.messages import Request
     from sttd.protocols.base import Protocol
     from sttd.wires.websocket import WebSocket
 
@@ -46,8 +46,6 @@ LOADING_S = 30
 
 RELOADED = ("limits.", "access.", "log.", "server.tls_cert", "server.tls_key")
 """What settings can be changed without a restart."""
-
-PROTOCOLS: tuple[type[Protocol], ...] = (PlainText, JsonEvents)
 
 
 class Daemon:
@@ -61,7 +59,7 @@ class Daemon:
         self.config = config
         self._read_again = read_again or (lambda: config)
         self.provider = open_provider(config)
-        house = House(self._fitted(config.limits), Access.read(config.access), tls_context(config.server))
+        rules = Rules(self._fitted(config.limits), Access.read(config.access), tls_context(config.server))
         self.sessions: set[Session] = set()
         self._ahead = Memory(config.limits.ahead_bytes)
         self._stop = trio.Event()
@@ -69,10 +67,9 @@ class Daemon:
         QUEUED.set_function(lambda: sum(session.lag for session in self.sessions))
         health = Health(self.provider, lambda: len(self.sessions), self._lag)
         websockets = {protocol.path: partial(self._serve_session, protocol) for protocol in PROTOCOLS}
-        plain = {"/livez": health.livez, "/readyz": health.readyz, "/metrics": health.metrics}
-        routes = Routes(plain, tuple(websockets))
         self._listeners: list[Listener] = []
-        self._front_door = FrontDoor(house, routes.respond, websockets, self._busy)
+        self._admission = Admission(rules.limits, self._busy)
+        self._front_door = FrontDoor(rules, Routes(health.routes(), websockets), websockets, self._admission)
 
     def drain(self) -> None:
         """Stop accepting; let every session say what it has, and end."""
@@ -97,14 +94,15 @@ class Daemon:
     def _adopt(self, fresh: Config) -> None:
         changed = [key for key in settings_of(Config) if value_of(fresh, key) != value_of(self.config, key)]
         server = replace(self.config.server, tls_cert=fresh.server.tls_cert, tls_key=fresh.server.tls_key)
-        access = Access.read(fresh.access, sessions=self._front_door.house.access.sessions)
-        house = House(self._fitted(fresh.limits), access, tls_context(server))
-        self._check_listeners(house)
-        if access.holders != self._front_door.house.access.holders:
+        access = Access.read(fresh.access)
+        rules = Rules(self._fitted(fresh.limits), access, tls_context(server))
+        self._check_listeners(rules)
+        if access.holders != self._front_door.rules.access.holders:
             changed.append("access: tokens")
         self._ahead.left += fresh.limits.ahead_bytes - self.config.limits.ahead_bytes
         self.config = replace(self.config, limits=fresh.limits, access=fresh.access, log=fresh.log, server=server)
-        self._front_door.replace(house)
+        self._front_door.rules = rules
+        self._admission.limits = rules.limits
         logs.set_up(fresh.log)
         for key in changed:
             if not key.startswith((*RELOADED, "access:")):
@@ -115,11 +113,11 @@ class Daemon:
     def _fitted(self, limits: LimitsConfig) -> LimitsConfig:
         return fitted(limits, files_each=self.provider.files_each, refused=REFUSED_AT_ONCE)
 
-    def _check_listeners(self, house: House) -> None:
+    def _check_listeners(self, rules: Rules) -> None:
         for listener in self._listeners:
             if listener.kind is not Kind.HEALTH:
-                house.access.check_address(listener.host)
-            if listener.kind is Kind.TLS and house.tls is None:
+                rules.access.check_address(listener.host)
+            if listener.kind is Kind.TLS and rules.tls is None:
                 raise ConfigError(f"{listener.address} is to speak TLS, which needs server.tls_cert")
 
     async def run(
@@ -135,7 +133,7 @@ class Daemon:
         is said: what still runs then is a call into a recognizer, which may never return.
         """
         self._listeners = await open_listeners(self.config.server)
-        self._check_listeners(self._front_door.house)
+        self._check_listeners(self._front_door.rules)
         async with trio.open_nursery() as nursery:
             if signals:
                 await nursery.start(handle_signals, self.drain, self.reload)
@@ -162,7 +160,7 @@ class Daemon:
                         tls=listener.kind is Kind.TLS,
                         plain_only=listener.kind is Kind.HEALTH,
                     )
-                    patient = PatientListener(listener.socket, self._front_door.connections.room)
+                    patient = PatientListener(listener.socket, self._admission.room)
                     nursery.start_soon(partial(trio.serve_listeners, serve, [patient], handler_nursery=sessions))
 
     async def _load(self) -> None:
@@ -229,7 +227,7 @@ class Daemon:
             session.drain(self._drain_s)
         with trio.move_on_after(self._drain_s):
             # Also for those that have not said yet what they want, `limits.head_s` at most.
-            await self._front_door.connections.none_left()
+            await self._admission.none_left()
         if self.sessions:
             LIMITS_HIT.labels("drain_s").inc(len(self.sessions))
             logger.warning("%d sessions cut off after drain_s", len(self.sessions))

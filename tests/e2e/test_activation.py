@@ -45,7 +45,7 @@ def activated(listener: socket.socket, name: str) -> Iterator[subprocess.Popen[s
 def test_who_connects_before_the_daemon_starts_is_served() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as early:
         early.settimeout(30)
-        early.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        early.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         with activated(listener, "plain"):
             assert re.match(rb"HTTP/1.1 200 .*ok\n", early.recv(65536), re.DOTALL)
 

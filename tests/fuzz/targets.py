@@ -22,7 +22,10 @@ from sttd.config.config import AccessConfig, LimitsConfig, SessionOptions, apply
 from sttd.errors import CloudError, ConfigError, ModelError, OptionError, RecognitionError
 from sttd.events import Configure, Ending
 from sttd.http.access import Access
-from sttd.http.front_door import FrontDoor, House, Request, Response
+from sttd.http.admission import Admission
+from sttd.http.front_door import FrontDoor, Rules
+from sttd.http.messages import Request, Response
+from sttd.http.routes import Route, Routes
 from sttd.models.sources import DAMAGED, unpack
 from sttd.protocols.json_events import JsonEvents
 from sttd.protocols.plain import PlainText
@@ -137,6 +140,9 @@ for room in ("http", "wires"):
 async def _connection(data: bytes) -> None:
     FAULTS.records.clear()
 
+    async def echo(request: Request) -> Response:
+        return Response(HTTPStatus.OK, await request.body.read())
+
     async def listen(_request: Request, websocket: WebSocket) -> None:
         try:
             while await websocket.receive() is not None:
@@ -145,8 +151,9 @@ async def _connection(data: bytes) -> None:
         except* Disconnected:
             pass
 
-    house = House(LimitsConfig(head_s=0.5, close_s=0.5), Access(AccessConfig()))
-    door = FrontDoor(house, lambda _request: Response(HTTPStatus.OK), {"/": listen}, lambda: "")
+    limits = LimitsConfig(head_s=0.5, close_s=0.5)
+    routes = Routes((Route("POST", "/body", echo, max_body=5000, deadline_s=0.5),), ())
+    door = FrontDoor(Rules(limits, Access(AccessConfig())), routes, {"/": listen}, Admission(limits))
     theirs, ours = socket.socketpair()
     with theirs:
         # Both ends are in this thread: what does not fit into the socket's buffer would never leave.

@@ -75,7 +75,7 @@ async def running(
         await opened.wait()
         await trio.testing.wait_all_tasks_blocked(0.05)
         server = Running(daemon, addresses[0])
-        assert (await server.exchange(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")).endswith(b"ok\n")
+        assert (await server.exchange(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).endswith(b"ok\n")
         await trio.sleep(0.1)
         server.tasks = trio.lowlevel.current_statistics().tasks_living
         yield server

@@ -81,7 +81,7 @@ async def test_a18_a_session_is_cancelled_at_every_step(
             cancelled = await one_session(server, path, steps)
             await server.settle()
             assert not server.daemon.sessions, steps
-            assert server.daemon._front_door.connections.open == 0, steps
+            assert server.daemon._admission.open == 0, steps
             assert server.daemon.provider.recognizers == 0, steps
             assert not [record for record in caplog.records if record.levelno >= logging.ERROR], steps
             if not cancelled:

@@ -119,9 +119,7 @@ async def test_a_peer_that_does_not_answer_a_close(tmp_path: Path) -> None:
     assert ended("4408") == before + 1
 
 
-async def test_a_call_that_hangs_ends_its_session_with_a_close(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_call_that_hangs_ends_its_session_with_a_close(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Here for three seconds, in which the Close has come already; for ever in test_a11."""
     monkeypatch.setattr("sttd.engines.base.TIMES_AUDIO", 0.0)
     monkeypatch.setattr("sttd.engines.base.TIMEOUT_S", 0.2)

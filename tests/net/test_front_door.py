@@ -66,8 +66,8 @@ HOSTILE = {
     "bare returns": UPGRADE.replace(b"\r\n", b"\r") + b"\r",
     "huge header": UPGRADE + b"X: " + b"a" * 200_000 + b"\r\n\r\n",
     "many headers": UPGRADE + b"X: a\r\n" * 20_000 + b"\r\n",
-    "huge target": b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-    "non-ascii target": b"GET /ws/\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n",
+    "huge target": b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    "non-ascii target": b"GET /ws/\xff\xfe HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
     "absolute target": UPGRADE.replace(b"/ws/stt", b"http://x/ws/stt") + b"\r\n",
     "star target": UPGRADE.replace(b"/ws/stt", b"*") + b"\r\n",
     "unknown path": UPGRADE.replace(b"/ws/stt", b"/ws/other") + b"\r\n",
@@ -114,7 +114,7 @@ async def test_hostile_heads_are_answered_or_closed_in_time_and_stop_nothing(tmp
 )
 async def test_plain_requests(tmp_path: Path, request_line: str, status: bytes) -> None:
     async with running(tmp_path) as server:
-        answer = await server.exchange(f"{request_line} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        answer = await server.exchange(f"{request_line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
         head, _, body = answer.partition(b"\r\n\r\n")
         assert head.split()[1] == status
         assert b"Connection: close" in head
@@ -155,7 +155,7 @@ async def test_answer_and_task_of_a_plain_request_are_quick(tmp_path: Path) -> N
     async with running(tmp_path) as server:
         with trio.fail_after(1):
             for _number in range(20):
-                await server.exchange(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+                await server.exchange(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             await server.settle()
 
 
@@ -187,7 +187,7 @@ async def test_a_request_that_never_ends_is_cut_at_the_deadline(tmp_path: Path) 
 async def test_silent_connections_are_cut_while_others_are_served(tmp_path: Path) -> None:
     async with running(tmp_path, connections=200) as server:
         silent = [await server.connect() for _number in range(100)]
-        assert (await server.exchange(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")).endswith(b"ok\n")
+        assert (await server.exchange(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).endswith(b"ok\n")
         with trio.fail_after(3):
             for stream in silent:
                 assert await stream.receive_some() == b""
@@ -204,7 +204,7 @@ async def test_more_connections_than_allowed_are_refused_with_a_hint(tmp_path: P
         for stream in open_ones:
             await stream.aclose()
         await server.settle()
-        assert (await server.exchange(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")).endswith(b"ok\n")
+        assert (await server.exchange(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).endswith(b"ok\n")
 
 
 async def test_frames_sent_with_the_head_are_not_lost(tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ async def test_frames_that_no_client_sends_end_their_connection_only(tmp_path: P
         # Cutting off a peer that is still sending can take the answer with it.
         assert not answer or answer.startswith(b"HTTP/1.1 101")
         await server.settle()
-        assert (await server.exchange(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")).endswith(b"ok\n")
+        assert (await server.exchange(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).endswith(b"ok\n")
 
 
 async def test_a_message_over_the_limit_is_refused_and_the_socket_closed(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from sttd.config.config import LimitsConfig
-from sttd.http.admission import GRACE_S, Connections
+from sttd.http.admission import GRACE_S, Admission
 from sttd.metrics import REGISTRY
 from tests.net.inprocess import Running, running
 from tests.net.test_front_door import UPGRADE
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.usefixtures("plugins")
-LIVEZ = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+LIVEZ = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
 @pytest.fixture(name="plugins")
@@ -204,10 +204,10 @@ async def test_a_burst_of_clients_is_served_whole(tmp_path: Path, delay_s: float
 async def test_what_was_sent_and_is_not_read_yet_is_no_silence(tmp_path: Path) -> None:
     """sttd was busy with something else while the clients spoke."""
     limits = LimitsConfig(half_open=1)
-    connections, answered = Connections(limits), []
+    admission, answered = Admission(limits), []
 
     async def one(unread: bool) -> None:
-        with connections.half_open("10.0.0.1", lambda: unread) as deadline:
+        with admission.half_open("10.0.0.1", 10.0, lambda: unread) as deadline:
             await trio.sleep(GRACE_S + 1)
         answered.append(not deadline.cancelled_caught)
 

@@ -15,7 +15,9 @@ from wsproto.utilities import LocalProtocolError
 from sttd.config.config import AccessConfig, LimitsConfig
 from sttd.events import Ending
 from sttd.http.access import Access
-from sttd.http.front_door import FrontDoor, House, Request, Response
+from sttd.http.admission import Admission
+from sttd.http.front_door import FrontDoor, Rules
+from sttd.http.routes import Routes
 from sttd.wires.base import Disconnected, Outcome, Received
 from sttd.wires.websocket import ReplayStream, WebSocket
 from tests.net.test_front_door import UPGRADE
@@ -24,6 +26,8 @@ from tests.support import frame
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from sttd.http.messages import Request
+
     Handle = Callable[[WebSocket], Awaitable[None]]
 
 
@@ -31,11 +35,9 @@ def door(handle: Handle, **limits: float) -> FrontDoor:
     async def upgrade(_request: Request, websocket: WebSocket) -> None:
         await handle(websocket)
 
-    def respond(_request: Request) -> Response:
-        raise AssertionError("a fault of sttd's")
-
-    house = House(LimitsConfig(**limits), Access(AccessConfig()))  # type: ignore[arg-type]
-    return FrontDoor(house, respond, {"/ws/stt": upgrade}, lambda: "")
+    given = LimitsConfig(**limits)  # type: ignore[arg-type]
+    rules = Rules(given, Access(AccessConfig()))
+    return FrontDoor(rules, Routes((), ()), {"/ws/stt": upgrade}, Admission(given))
 
 
 @asynccontextmanager
@@ -129,7 +131,7 @@ async def test_a_fault_of_sttds_own_ends_one_connection(caplog: pytest.LogCaptur
 
     ours, theirs = trio.socket.socketpair()
     async with trio.SocketStream(theirs) as peer:
-        await peer.send_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await peer.send_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         await door(handle).serve(trio.SocketStream(ours))
         assert await peer.receive_some() == b""
     assert "a connection ended by a fault in sttd" in caplog.text

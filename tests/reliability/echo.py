@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import trio
@@ -10,10 +9,13 @@ import trio
 from sttd.config.config import AccessConfig, LimitsConfig
 from sttd.events import Ending
 from sttd.http.access import Access
-from sttd.http.front_door import FrontDoor, House, Request, Response
+from sttd.http.admission import Admission
+from sttd.http.front_door import FrontDoor, Rules
+from sttd.http.routes import Routes
 from sttd.wires.base import Disconnected
 
 if TYPE_CHECKING:
+    from sttd.http.messages import Request
     from sttd.wires.websocket import WebSocket
 
 
@@ -35,8 +37,8 @@ async def echo(_request: Request, websocket: WebSocket) -> None:
 
 
 async def main() -> None:
-    house = House(LimitsConfig(connections=1000, half_open=100), Access(AccessConfig()))
-    door = FrontDoor(house, lambda _request: Response(HTTPStatus.NOT_FOUND), {"/": echo}, lambda: "")
+    limits = LimitsConfig(connections=1000, half_open=100)
+    door = FrontDoor(Rules(limits, Access(AccessConfig())), Routes((), ("/",)), {"/": echo}, Admission(limits))
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     print(listeners[0].socket.getsockname()[1], flush=True)
     await trio.serve_listeners(door.serve, listeners)

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sttd.config.config import AccessConfig
+from sttd.config.config import AccessConfig, LimitsConfig
 from sttd.errors import ConfigError
-from sttd.http.access import Access, Refused, is_loopback
+from sttd.http.access import Access, is_loopback
+from sttd.http.admission import Admission
+from sttd.http.messages import Refused
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +25,7 @@ PAGE = {"origin": "http://localhost:5173", "host": "localhost:8000"}
 def admitted(access: Access, headers: dict[str, str], query: str = "", *, local: bool = True) -> str:
     """The holder of the token, or why not."""
     try:
-        return access.admit(headers, query, local=local).holder
+        return access.admit(headers, query, local=local).holder.name
     except Refused as refused:
         return f"{refused.status:d} {refused.reason}"
 
@@ -84,7 +86,7 @@ def test_tokens(tokens: Path) -> None:
 def test_a_token_in_the_query_is_taken_out_of_it(tokens: Path) -> None:
     access = Access.read(AccessConfig(tokens_file=str(tokens), query_token=True), {})
     grant = access.admit({}, "words=1&token=correct+horse%20battery+staple&language=en", local=False)
-    assert (grant.holder, grant.query) == ("kitchen", "words=1&language=en")
+    assert (grant.holder.name, grant.query) == ("kitchen", "words=1&language=en")
 
 
 def test_only_the_protocol_without_the_secret_is_selected() -> None:
@@ -94,15 +96,15 @@ def test_only_the_protocol_without_the_secret_is_selected() -> None:
 
 
 def test_a_token_has_a_number_of_sessions(tokens: Path) -> None:
-    access = Access.read(AccessConfig(tokens_file=str(tokens)), {})
+    access, admission = Access.read(AccessConfig(tokens_file=str(tokens)), {}), Admission(LimitsConfig())
     headers = {"authorization": "Bearer another long random text"}
-    for _session in range(2):
-        access.sessions[admitted(access, headers)] += 1
-    assert admitted(access, headers) == "503 token_sessions"
-    again = Access.read(AccessConfig(tokens_file=str(tokens)), {}, access.sessions)
-    assert admitted(again, headers) == "503 token_sessions", "also after a reload"
-    access.sessions["porch"] -= 1
-    assert admitted(again, headers) == "porch"
+    holder = access.admit(headers, "", local=False).holder
+    with admission.session(holder):
+        with admission.session(holder), pytest.raises(Refused, match="has its 2 sessions") as refused:
+            admission.session(holder).__enter__()
+        assert (refused.value.status, refused.value.response.headers["Retry-After"]) == (503, "5")
+        with admission.session(holder):
+            pass
 
 
 def test_tokens_from_systemd(tokens: Path) -> None:

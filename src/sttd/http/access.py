@@ -16,7 +16,6 @@ import json
 import os
 import socket
 import tomllib
-from collections import Counter
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from sttd.errors import ConfigError
+from sttd.http.messages import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,22 +54,12 @@ class Holder:
 ANYBODY = Holder("", b"")
 
 
-class Refused(Exception):
-    """The request is answered with this instead."""
-
-    def __init__(self, status: HTTPStatus, reason: str, message: str) -> None:
-        """`reason`: a word for the metrics."""
-        super().__init__(message)
-        self.status = status
-        self.reason = reason
-
-
 @dataclass(frozen=True)
 class Grant:
     """A WebSocket may be opened."""
 
-    holder: str
-    """Its name; empty where no token is asked for."""
+    holder: Holder
+    """Who asks; ANYBODY where no token is needed."""
     query: str
     """Without the token."""
     subprotocol: str = ""
@@ -82,17 +72,12 @@ class Access:
 
     config: AccessConfig
     holders: Sequence[Holder] = ()
-    sessions: Counter[str] = field(default_factory=Counter)
-    """How many each holder has, to be kept by who opens and ends them."""
     names: frozenset[str] = field(default_factory=own_names)
 
     @classmethod
-    def read(
-        cls, config: AccessConfig, environ: Mapping[str, str] | None = None, sessions: Counter[str] | None = None
-    ) -> Access:
-        """ConfigError where the file of tokens cannot be used. `sessions` are those that there are."""
-        holders = _read_tokens(config.tokens_file, os.environ if environ is None else environ)
-        return cls(config, holders, Counter() if sessions is None else sessions)
+    def read(cls, config: AccessConfig, environ: Mapping[str, str] | None = None) -> Access:
+        """Return the rules with the tokens from their file. Raises ConfigError if the file cannot be used."""
+        return cls(config, _read_tokens(config.tokens_file, os.environ if environ is None else environ))
 
     @property
     def open(self) -> bool:
@@ -114,10 +99,7 @@ class Access:
         holder = self._holder(token) if self.holders else ANYBODY
         if (origin := headers.get("origin")) is not None:
             self._check_origin(origin, headers.get("host", ""), trusted=bool(self.holders), local=local)
-        if holder.most and self.sessions[holder.name] >= holder.most:
-            message = f"The token {holder.name!r} has its {holder.most} sessions already; end one."
-            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "token_sessions", message)
-        return Grant(holder.name, query, SUBPROTOCOL if SUBPROTOCOL in offered else "")
+        return Grant(holder, query, SUBPROTOCOL if SUBPROTOCOL in offered else "")
 
     def admit_plain(self, headers: Mapping[str, str], *, local: bool) -> None:
         """Whether a plain request may be answered; Refused where not."""
@@ -147,7 +129,7 @@ class Access:
                 found = holder
         if found is None:
             message = "A token is needed: Authorization: Bearer TOKEN." if not token else "This token is not known."
-            raise Refused(HTTPStatus.UNAUTHORIZED, "token", message)
+            raise Refused(HTTPStatus.UNAUTHORIZED, "token", message, {"WWW-Authenticate": "Bearer"})
         return found
 
     def _check_origin(self, origin: str, host: str, *, trusted: bool, local: bool) -> None:

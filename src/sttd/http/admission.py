@@ -1,4 +1,4 @@
-"""How many connections there are, and how many there may be."""
+"""Who gets in: connections, in all and by address, and sessions, in all and by token. Every wire asks here."""
 
 from __future__ import annotations
 
@@ -10,10 +10,17 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from sttd.http.messages import Refused
+from sttd.metrics import LIMITS_HIT
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sttd.config.config import LimitsConfig
+    from sttd.http.access import Holder
+
+UNKNOWN = "?"
+"""The address of a connection that has none any more."""
 
 UNCOUNTED = ("127.0.0.1", "::1", "")
 """This machine itself, where a proxy's connections come from, and local sockets."""
@@ -34,19 +41,23 @@ class _HalfOpen:
     unread: Callable[[], bool]
 
 
-class Connections:
-    """Counts open connections against the limits, which may be changed."""
+class Admission:
+    """Counts what is open against the limits, which may be changed."""
 
-    def __init__(self, limits: LimitsConfig) -> None:
+    def __init__(self, limits: LimitsConfig, busy: Callable[[], str] = lambda: "") -> None:
+        """`busy` returns why there can be no more sessions for now, or nothing."""
         self.limits = limits
         self.open = 0
+        """Connections."""
+        self._busy = busy
+        self._sessions: Counter[str] = Counter()  # by the name of the token's holder
         self._by_machine: Counter[str] = Counter()
         self._none_left = trio.Event()
         self._one_less = trio.Event()
         self._half_open: deque[_HalfOpen] = deque()
 
     @contextmanager
-    def one_more(self, address: str) -> Iterator[None]:
+    def connection(self, address: str) -> Iterator[None]:
         """Count a connection for as long as the context lasts."""
         machine = machine_of(address)
         self.open += 1
@@ -84,15 +95,31 @@ class Connections:
         return ""
 
     @contextmanager
-    def half_open(self, address: str, unread: Callable[[], bool]) -> Iterator[trio.CancelScope]:
-        """A connection that has to say what it wants; cut at the deadline, or when too many newer ones come.
+    def session(self, holder: Holder) -> Iterator[None]:
+        """Count a session for as long as the context lasts. Raises Refused if there is no room for it."""
+        if holder.most and self._sessions[holder.name] >= holder.most:
+            LIMITS_HIT.labels("token_sessions").inc()
+            message = f"The token {holder.name!r} has its {holder.most} sessions already; end one."
+            raise Refused.busy("token_sessions", message)
+        if reason := self._busy():
+            LIMITS_HIT.labels("lag_s").inc()
+            raise Refused.busy("busy", reason)
+        self._sessions[holder.name] += 1
+        try:
+            yield
+        finally:
+            self._sessions[holder.name] -= 1
+
+    @contextmanager
+    def half_open(self, address: str, wait_s: float, unread: Callable[[], bool]) -> Iterator[trio.CancelScope]:
+        """A connection that has to say what it wants in `wait_s` seconds; cut earlier when too many newer ones come.
 
         A client that only opens connections does not keep others out: the oldest of its address goes first. A client
         that has said something which is not read yet (`unread`), or that has only just come, is not cut for newer
         ones: in a burst of clients nobody has been read yet.
         """
         machine = machine_of(address)
-        with trio.move_on_after(self.limits.head_s) as scope:
+        with trio.move_on_after(wait_s) as scope:
             if len(self._half_open) >= self.limits.half_open:
                 self._cut_for(machine)
             entry = _HalfOpen(machine, scope, trio.current_time(), unread)

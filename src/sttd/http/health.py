@@ -5,7 +5,8 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from sttd.http.front_door import Response
+from sttd.http.messages import Request, Response
+from sttd.http.routes import Need, Route
 from sttd.metrics import CLOUD, CONTENT_TYPE, exposition
 
 if TYPE_CHECKING:
@@ -22,17 +23,25 @@ class Health:
         self._sessions = sessions
         self._lag = lag
 
-    def livez(self) -> Response:
+    def routes(self) -> tuple[Route, ...]:
+        """Where the answers are."""
+        return (
+            Route("GET", "/livez", self.livez),
+            Route("GET", "/readyz", self.readyz),
+            Route("GET", "/metrics", self.metrics, Need.TOKEN),
+        )
+
+    async def livez(self, request: Request) -> Response:  # noqa: ARG002
         """Always well, if it is answered at all."""
         return Response(HTTPStatus.OK, "ok\n")
 
-    def metrics(self) -> Response:
+    async def metrics(self, request: Request) -> Response:  # noqa: ARG002
         """For Prometheus."""
         for what, left in self._provider.account().items():
             CLOUD.labels(self._provider.name, what).set(left)
         return Response(HTTPStatus.OK, exposition(), content_type=CONTENT_TYPE)
 
-    def readyz(self) -> Response:
+    async def readyz(self, request: Request) -> Response:  # noqa: ARG002
         """200 when a new session would get text, else 503 with the reason."""
         problem = self._provider.status
         return Response.json(

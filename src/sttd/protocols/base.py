@@ -22,6 +22,8 @@ class Protocol(ABC):
     """One connection's side of a wire protocol; it keeps no clock and touches no socket."""
 
     name: ClassVar[str]
+    title: ClassVar[str]
+    """For people."""
     path: ClassVar[str]
     answers_recordings: ClassVar[bool] = False
     """Whether a message that is a recording (see sttd.audio.arrivals) gets a reply of its own, whatever follows it.

@@ -19,6 +19,7 @@ class JsonEvents(Protocol):
     """Exactly the documented events and fields, unless the client asked for more, such as `words` and `warnings`."""
 
     name: ClassVar[str] = "json"
+    title: ClassVar[str] = "JSON events"
     path: ClassVar[str] = "/ws/stt"
 
     def __init__(self) -> None:

@@ -21,6 +21,7 @@ class PlainText(Protocol):
     """
 
     name: ClassVar[str] = "plain"
+    title: ClassVar[str] = "plain text"
     path: ClassVar[str] = "/api/v1/ws"
     answers_recordings: ClassVar[bool] = True
     tells_errors: ClassVar[bool] = False

@@ -9,23 +9,22 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from sttd.errors import Unavailable
-from sttd.providers.cloud import CloudProvider
-from sttd.providers.local import BatchProvider, StreamingProvider
-from sttd.providers.plugin import PluginProvider, STTInterface
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sttd.config.config import Config
     from sttd.providers.base import Provider
+    from sttd.providers.plugin import STTInterface
 
 ENTRY_POINTS = "sttd.providers"
-ENGINES: dict[str, tuple[str, type[StreamingProvider | BatchProvider]]] = {
-    "faster_whisper": ("sttd.engines.whisper:FasterWhisperEngine", BatchProvider),
-    "vosk": ("sttd.engines.vosk:VoskEngine", StreamingProvider),
+STREAMING, BATCH = "sttd.providers.local:StreamingProvider", "sttd.providers.local:BatchProvider"
+ENGINES = {
+    "faster_whisper": ("sttd.engines.whisper:FasterWhisperEngine", BATCH),
+    "vosk": ("sttd.engines.vosk:VoskEngine", STREAMING),
 }
-"""By name: where the Engine class is, and the provider for its kind."""
-CLOUDS: dict[str, str] = {
+"""By name: where the Engine class is, and the provider for its kind. Imported when it is configured."""
+CLOUDS = {
     "groq": "sttd.clouds.groq:Groq",
     "deepgram": "sttd.clouds.deepgram:Deepgram",
 }
@@ -45,15 +44,19 @@ def open_provider(config: Config) -> Provider:
     """
     name = config.provider
     if name in ENGINES:
-        path, provider_class = ENGINES[name]
-        engine: Any = _load(path)  # of the kind that this provider class takes
+        engine, provider_class = map(_load, ENGINES[name])
         _need(engine.library, name, engine.extra)
-        return provider_class(config, engine)
+        provider: Provider = provider_class(config, engine)
+        return provider
     if name in CLOUDS:
         cloud = _load(CLOUDS[name])
         _need(cloud.library, name, name)
         local = local_config(config)
+        from sttd.providers.cloud import CloudProvider
+
         return CloudProvider(config, cloud, open_provider(local) if local else None)
+    from sttd.providers.plugin import PluginProvider
+
     return PluginProvider(config, plugin_class(name))
 
 
@@ -69,6 +72,8 @@ def plugin_class(name: str) -> type[STTInterface]:
 
     Raises ValueError if there is none of that name, Unavailable if it cannot be used.
     """
+    from sttd.providers.plugin import STTInterface
+
     plugins = _plugins()
     if name not in plugins:
         raise ValueError(f"Unsupported STT provider: {name}")

@@ -318,10 +318,10 @@ async def accept(
         try:
             yield websocket
         finally:
-            with trio.CancelScope(shield=True):  # else Cancelled would take the place of a fault
-                await trio.aclose_forcefully(held)
             if websocket.refused_message:
                 LIMITS_HIT.labels("message_bytes").inc()
+            with trio.CancelScope(shield=True):  # else Cancelled would take the place of a fault
+                await trio.aclose_forcefully(held)
             nursery.cancel_scope.cancel()
 
 

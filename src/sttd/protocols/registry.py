@@ -1,0 +1,13 @@
+"""Which protocols are served over WebSockets. A protocol is one line here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sttd.protocols.json_events import JsonEvents
+from sttd.protocols.plain import PlainText
+
+if TYPE_CHECKING:
+    from sttd.protocols.base import Protocol
+
+PROTOCOLS: list[type[Protocol]] = [PlainText, JsonEvents]
