@@ -2,118 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
 import trio.testing
 
 from sttd.config.config import Config
-from sttd.errors import OptionError
-from sttd.events import Ending, Final, Partial
+from sttd.events import Ending
 from sttd.protocols.json_events import JsonEvents
-from sttd.providers.base import Provider
-from sttd.recognizers.base import Recognizer
 from sttd.session.queues import Memory
 from sttd.session.session import Session
-from sttd.wires.base import Channel, Outcome, Received
 from tests.support import Clip, at_16k_mono
+from tests.unit.fakes import Behaviour, FakeChannel, FakeProvider
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-
-    from sttd.config.config import SessionOptions
-    from sttd.recognizers.base import Emit
-
-
-class FakeChannel(Channel):
-    """A connection whose client has sent everything already."""
-
-    peer, receiving_message = "test", False
-
-    def __init__(self, messages: Sequence[str | bytes], *, stays: bool = False) -> None:
-        """`stays`: the client waits for answers, until it is told that no more is received."""
-        self._messages = list(messages)
-        self.sent: list[dict[str, Any]] = []
-        self.ended: tuple[Ending | None, str] = (None, "")
-        self._stopped = trio.Event()
-        if not stays:
-            self._stopped.set()
-
-    async def receive(self) -> Received | None:
-        await trio.lowlevel.checkpoint()
-        if not self._messages:
-            await self._stopped.wait()
-        return Received(self._messages.pop(0)) if self._messages else None
-
-    async def pause(self, until: float) -> None:
-        await trio.sleep_until(until)
-
-    async def send(self, message: str | bytes) -> None:
-        await trio.lowlevel.checkpoint()
-        self.sent.append(json.loads(message))
-
-    async def close(self, ending: Ending, reason: str) -> None:
-        await trio.lowlevel.checkpoint()
-        self.ended = (ending, reason)
-
-    @property
-    def outcome(self) -> Outcome:
-        return Outcome(str(self.ended[0]), self.ended[1])
-
-    def stop(self) -> None:
-        self._messages.clear()
-        self._stopped.set()
-
-
-class Changeable(Recognizer):
-    """Shows a hypothesis at once; an utterance's final is the next of `finals`, and none where that is empty."""
-
-    def __init__(self, emit: Emit, finals: list[str]) -> None:
-        self._emit = emit
-        self._finals = finals
-        self.confidences: list[float] = []
-
-    async def start(self, at: float) -> None:
-        pass
-
-    async def accept(self, pieces: Sequence[bytes], *, confidence: float = 1.0) -> None:
-        self.confidences.append(confidence)
-        self._emit(Partial("a hypothesis"))
-        await trio.sleep(0.01)  # for the sender
-
-    async def finish(self, *, settled: bool = False, confidence: float = 1.0) -> None:
-        self.confidences.append(confidence)
-        if text := self._finals.pop(0):
-            self._emit(Final(text))
-
-
-class FakeProvider(Provider):
-    def __init__(self, finals: list[str], load_s: float = 0.0) -> None:
-        super().__init__(Config(provider="fake"))
-        self._finals = finals
-        self._load_s = load_s
-        self.made: list[Changeable] = []
-
-    @property
-    def status(self) -> str:
-        return "the model is loading" if self._load_s else ""
-
-    async def ready(self, *, abandon: bool = False) -> None:
-        await trio.sleep(self._load_s)
-        self._load_s = 0.0
-
-    @asynccontextmanager
-    async def _open(self, options: SessionOptions, emit: Emit) -> AsyncIterator[Recognizer]:
-        self.made.append(Changeable(emit, self._finals))
-        yield self.made[-1]
+    from collections.abc import Sequence
 
 
 async def session(messages: Sequence[str | bytes], finals: list[str]) -> tuple[list[tuple[str, str]], FakeProvider]:
     """What the client is told, and who heard the audio."""
-    channel, provider = FakeChannel(messages), FakeProvider(finals)
+    channel, provider = FakeChannel(messages), FakeProvider(Behaviour(finals))
     running = Session(channel, JsonEvents(), provider, Config(), "", Memory(0))
     with trio.fail_after(10):
         await running.run()
@@ -151,7 +60,7 @@ async def test_a_change_of_options_leaves_what_was_said_before_as_it_was(utteran
     switch_on, switch_off = '{"type": "config", "words": true}', '{"type": "config", "words": false}'
     one, two, three = utterances
     channel = FakeChannel([one, switch_on, two, switch_off, three])
-    provider = FakeProvider(["one", "two", "three"])
+    provider = FakeProvider(Behaviour(["one", "two", "three"]))
     await Session(channel, JsonEvents(), provider, Config(), "", Memory(0)).run()
     finals = [event for event in channel.sent if event["type"] == "final"]
     assert [("words" in final, final["text"]) for final in finals] == [(False, "one"), (True, "two"), (False, "three")]
@@ -161,7 +70,7 @@ async def test_a_change_of_options_leaves_what_was_said_before_as_it_was(utteran
 async def test_a_drain_does_not_wait_for_a_model_that_loads(
     messages: list[str | bytes], autojump_clock: trio.testing.MockClock
 ) -> None:
-    channel, provider = FakeChannel(messages, stays=True), FakeProvider([], load_s=60)
+    channel, provider = FakeChannel(messages, stays=True), FakeProvider(Behaviour(load_s=60.0))
     running = Session(channel, JsonEvents(), provider, Config(), "", Memory(0))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(running.run)
@@ -175,7 +84,7 @@ async def test_a_drain_does_not_wait_for_a_model_that_loads(
 async def test_a_client_without_audio_does_not_wait_for_a_model_that_loads(
     messages: list[str | bytes], autojump_clock: trio.testing.MockClock
 ) -> None:
-    channel, provider = FakeChannel(messages), FakeProvider([], load_s=20)
+    channel, provider = FakeChannel(messages), FakeProvider(Behaviour(load_s=20.0))
     started = trio.current_time()
     await Session(channel, JsonEvents(), provider, Config(), "", Memory(0)).run()
     assert channel.ended == (Ending.DONE, "")
@@ -183,7 +92,7 @@ async def test_a_client_without_audio_does_not_wait_for_a_model_that_loads(
 
 
 async def test_a_client_with_audio_does(utterances: list[bytes]) -> None:
-    channel, provider = FakeChannel(utterances[:1]), FakeProvider(["one"], load_s=0.3)
+    channel, provider = FakeChannel(utterances[:1]), FakeProvider(Behaviour(["one"], load_s=0.3))
     await Session(channel, JsonEvents(), provider, Config(), "", Memory(0)).run()
     assert channel.sent[-1] == {"type": "final", "text": "one"}
     assert channel.ended == (Ending.DONE, "")
@@ -192,14 +101,10 @@ async def test_a_client_with_audio_does(utterances: list[bytes]) -> None:
 async def test_audio_is_measured_in_the_format_that_the_model_lets_through(utterances: list[bytes]) -> None:
     """A config that comes while the model loads, and that the model refuses, changes neither side of the session."""
 
-    class Choosy(FakeProvider):
-        def check(self, options: Any) -> Sequence[str]:
-            if options.sample_rate != 16000 and not self._load_s:
-                raise OptionError("the model knows no such rate")
-            return ()
-
     channel = FakeChannel(['{"type": "config", "sample_rate": 48000}', utterances[0]])
-    running = Session(channel, JsonEvents(), Choosy(["one"], 0.1), Config(), "", Memory(0))
+    running = Session(
+        channel, JsonEvents(), FakeProvider(Behaviour(["one"], load_s=0.1, takes_rate=16000)), Config(), "", Memory(0)
+    )
     await running.run()
     assert [event["type"] for event in channel.sent if event["type"] != "partial"] == ["ready", "error", "final"]
     assert running._reader.received_s == pytest.approx(len(utterances[0]) / 32000)

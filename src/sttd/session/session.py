@@ -43,6 +43,8 @@ BYTES_PER_S = 192_000
 """48 kHz stereo: of formats that take more a session's buffer holds fewer seconds."""
 MIN_BATCH_S = 0.1
 """The minimum of audio in one call of the recognizer, while an utterance goes on."""
+LOOK_AGAIN_S = 1.0
+"""Between two looks at a call that takes longer than a session has patience, but is within its deadline."""
 MIN_WEIGHT_S = 0.005
 """Seconds that anything in a queue counts for at least, so that messages without audio are bounded too."""
 
@@ -89,6 +91,7 @@ class Session:
         self._started = trio.current_time()
         self._ended_at = 0.0  # by the client or the daemon
         self._drain_s = math.inf
+        self._watching = trio.CancelScope()
         self._ending = self._over = False
         self._end_as = Ending.DONE, ""
         self._last_event: Failed | None = None  # before the end
@@ -107,6 +110,7 @@ class Session:
     def drain(self, within_s: float) -> None:
         """Read no more, flush, send what is left, and close, all within so many seconds."""
         self._drain_s = within_s
+        self._watching.cancel()  # there is less patience
         self._stop(Ending.GOING_AWAY, "sttd is stopping")
 
     def _stop(self, ending: Ending, reason: str) -> None:
@@ -214,8 +218,10 @@ class Session:
             self._close_outbox()
             return
         self._ended_at = trio.current_time()
-        while not self._stalled():  # noqa: ASYNC110 - a moving deadline
-            await trio.sleep(min(max(self._patience - self._standstill_s, 0.1), 1.0))
+        while not self._stalled():
+            left_s = self._patience - self._standstill_s
+            with trio.move_on_after(left_s + 0.01 if left_s > 0 else LOOK_AGAIN_S) as self._watching:
+                await trio.sleep_forever()
         LIMITS_HIT.labels("flush_s").inc()
         message = f"No progress in recognition for {self._standstill_s:.3g} s"
         logger.warning("session cut peer=%s: %s", self._channel.peer, message)
