@@ -29,7 +29,7 @@ if [ ! -d "$home/site/numpy" ]; then
     "$python" -m pip install --quiet --disable-pip-version-check --target "$home/site" --only-binary=:all: \
         --python-version 3.11 --platform manylinux_2_28_aarch64 --platform manylinux_2_17_aarch64 \
         --platform manylinux2014_aarch64 \
-        numpy scipy soxr soundfile trio trio-websocket h11 pytest pytest-trio pytest-timeout hypothesis websockets jiwer
+        numpy scipy soxr soundfile trio trio-websocket h11 pytest pytest-trio pytest-timeout hypothesis websockets jiwer espeakng-loader
 fi
 
 rm -rf "$home/src" && cp -r src "$home/src" && rm -f "$home"/src/sttd/*.so "$home"/src/sttd/_*.c

@@ -128,20 +128,17 @@ cdef void _to_mono(
             out[i] = total * scale
 
 
-cdef cloned_void _narrow(const float* x, Py_ssize_t n, int16_t* out, Py_ssize_t* clipped) noexcept nogil:
-    """Round to the nearest s16, ties to even; what lies outside saturates and is counted."""
+cdef cloned_void _narrow(const float* x, Py_ssize_t n, int16_t* out) noexcept nogil:
+    """Round to the nearest s16, ties to even; what lies outside saturates."""
     cdef Py_ssize_t i
-    cdef int32_t outside = 0
     cdef float value
     # Adding 1.5 * 2**23 leaves a float no room for a fraction; unlike lrintf this is a vector instruction everywhere.
     cdef float magic = 12582912.0
     for i in range(n):
         value = x[i]
-        outside += (value >= <float>32767.5) | (value < <float>-32768.5)
         value = value if value < <float>32767.0 else <float>32767.0
         value = value if value > <float>-32768.0 else <float>-32768.0
         out[i] = <int16_t><int32_t>((value + magic) - magic)
-    clipped[0] += outside
 
 
 cdef struct Levels:
@@ -181,7 +178,7 @@ cdef class RingBuffer:
 
     cdef int16_t* store
     cdef Py_ssize_t size
-    cdef int64_t total, forgotten
+    cdef int64_t total
     cdef Py_ssize_t[1] shape
     cdef Py_ssize_t[1] strides
 
@@ -208,7 +205,7 @@ cdef class RingBuffer:
     @property
     def start(self):
         """Number of the oldest sample that is kept."""
-        return max(self.forgotten, self.total - self.size)
+        return max(0, self.total - self.size)
 
     def append(self, data):
         """Add samples (s16 bytes); the oldest make room."""
@@ -254,10 +251,6 @@ cdef class RingBuffer:
             raise IndexError(f"samples {start} to {stop} are not kept: there are {self.start} to {self.total}")
         return start % self.size
 
-    def clear(self):
-        """Forget all samples; numbers go on."""
-        self.forgotten = self.total
-
     def __getbuffer__(self, Py_buffer* buffer, int flags):
         if flags & PyBUF_WRITABLE:
             raise BufferError("a ring buffer's samples are read-only")
@@ -277,16 +270,14 @@ cdef class Converter:
     """Turns a stream of bytes in one audio format into 16-bit mono PCM at another rate.
 
     The output does not depend on how the input is cut: sample frames that a message leaves incomplete are carried
-    over. `channel` picks one channel (0 is the first); without it all are averaged. `clipped` counts output samples
-    that saturated. The first output sample lies at the first input sample; output lags input by at most `delay`
-    seconds, and `flush` gives the rest. RuntimeError where two threads use one converter at the same time.
+    over. `channel` picks one channel (0 is the first); without it all are averaged. The first output sample lies at
+    the first input sample; output lags input by at most `delay` seconds, and `flush` gives the rest. RuntimeError where two threads use one converter at the same time.
     """
 
     cdef Encoding encoding
     cdef int width, channels, channel, carried
     cdef bint busy
     cdef Resampler resampler
-    cdef Py_ssize_t clips
     cdef Levels counted
     cdef uint8_t[MAX_FRAME_BYTES] carry
 
@@ -308,10 +299,6 @@ cdef class Converter:
     def delay(self):
         """How far output lags input at most, in seconds."""
         return self.resampler.bank.delay
-
-    @property
-    def clipped(self):
-        return self.clips
 
     @property
     def pending(self):
@@ -378,7 +365,7 @@ cdef class Converter:
             with nogil:
                 while made < wanted:
                     n = min(self.resampler.drain(), wanted - made)
-                    _narrow(self.resampler.output, n, target + made, &self.clips)
+                    _narrow(self.resampler.output, n, target + made)
                     _measure(target + made, n, &self.counted)
                     made += n
             self.resampler.rewind()
@@ -431,7 +418,7 @@ cdef class Converter:
             n = min(made - i, <Py_ssize_t>BLOCK)
             if out != NULL:
                 target = out + i
-            _narrow(self.resampler.output + i, n, target, &self.clips)
+            _narrow(self.resampler.output + i, n, target)
             _measure(target, n, &self.counted)
             if out == NULL:
                 ring.push(target, n)

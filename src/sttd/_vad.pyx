@@ -352,10 +352,6 @@ cdef class VoiceGate:
         self.age = 0
         memset(&self.memory, 0, sizeof(Memory))
 
-    def reset(self):
-        """Forget everything, as at the start of a stream."""
-        self._rewind()
-
     @property
     def power(self):
         """Mean square of the last frame, in units of s16."""

@@ -64,7 +64,6 @@ def test_output_does_not_depend_on_how_the_input_is_cut(
     edges = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
     made = b"".join(pieces.feed(data[start:end]) for start, end in itertools.pairwise(edges))
     assert made + pieces.flush() == expected
-    assert pieces.clipped == whole.clipped
 
 
 def test_output_does_not_change_when_bytes_come_one_at_a_time() -> None:
@@ -108,11 +107,12 @@ def test_output_lies_where_the_input_lay(rate: int) -> None:
     assert np.abs(ours[500:15500].astype(int) - expected[500:15500]).max() <= 3
 
 
-def test_too_loud_saturates_and_is_counted() -> None:
+def test_too_loud_saturates() -> None:
     loud = (np.sign(tone(48000, 300, seconds=0.2)) * 32767).astype(np.int16)
     stream = converter(48000, "pcm_s16le", 1)
     made = np.frombuffer(stream.feed(loud.tobytes()) + stream.flush(), np.int16).astype(int)
-    assert stream.clipped > 0
+    assert made.max() == 32767
+    assert made.min() == -32768
     assert np.abs(made - reference.resample(loud.astype(float), 48000)).max() <= 1
 
 

@@ -122,14 +122,6 @@ def test_a_higher_threshold_calls_less_speech(two_cities: Clip) -> None:
     assert shares[0] > shares[1] > shares[2]
 
 
-def test_reset_forgets_everything(two_cities: Clip) -> None:
-    gate = VoiceGate()
-    pcm = at_16k_mono(two_cities)[: 32000 * 2]
-    fresh = decisions(pcm, gate)
-    gate.reset()
-    assert decisions(pcm, gate) == fresh
-
-
 def test_gates_do_not_share_state(two_cities: Clip) -> None:
     pcm = at_16k_mono(two_cities)[: 32000 * 2]
     alone = decisions(pcm)

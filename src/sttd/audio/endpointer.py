@@ -40,10 +40,10 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """The open utterance may be over: silence beyond doubt for `pause_ms`, up to sample `at`, and all that was heard is
-    `sure`. Speech may still go on."""
+    """The open utterance may be over: there was silence beyond doubt for `pause_ms`, and all that was heard is `sure`.
 
-    at: int
+    Speech may still go on.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ class Endpointer:
                 return self._cut()
         if not self._paused and self._calm >= self._pause and self.sure == self._heard():
             self._paused = True
-            return [Pause(self._now)]
+            return [Pause()]
         return []
 
     def _look_for_gap(self, power: float) -> None:
