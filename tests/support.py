@@ -169,9 +169,11 @@ def environment(models: Path | str, **extra: str) -> dict[str, str]:
 
 
 @contextmanager
-def running_daemon(models: Path | str, *arguments: str, ready: bool = True, **extra: str) -> Iterator[Daemon]:
+def running_daemon(
+    models: Path | str, *arguments: str, ready: bool = True, program: str = "sttd", **extra: str
+) -> Iterator[Daemon]:
     """An sttd process on a free port of the loopback interface; stopped, and its log printed, at the end."""
-    command = [sys.executable, "-m", "sttd", "--listen", "127.0.0.1:0", *arguments]
+    command = [sys.executable, "-m", program, "--listen", "127.0.0.1:0", *arguments]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(models, **extra)
     )

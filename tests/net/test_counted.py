@@ -137,6 +137,15 @@ async def test_a_call_that_hangs_ends_its_session_with_a_close(tmp_path: Path, m
         assert server.daemon.sessions, "the call goes on"
 
 
+async def test_a_plugin_s_call_has_the_time_that_an_engine_s_has(tmp_path: Path) -> None:
+    """It takes three seconds, six times as long as a session waits without a sign of progress."""
+    async with running(tmp_path, "stuck", flush_s=0.5) as server, client(server, "ungated") as talker:
+        await talker.send_message(bytes(3200))
+        await talker.send_message('{"type": "eof"}')
+        events, code, _reason = await told(talker)
+    assert (events[-1]["text"], code) == ("at last", 1000)
+
+
 async def test_a_machine_that_does_not_keep_up(tmp_path: Path) -> None:
     async with running(tmp_path, "stuck", lag_s=0.5) as server, client(server, "ungated") as talker:
         for _utterance in range(2):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 
 from sttd import STTFactory, STTInterface
+from sttd.engines.whisper import FasterWhisperEngine
 from sttd.errors import ConfigError, ModelMissing, RecognitionError
 from sttd.providers.registry import plugin_class, provider_names
 from tests.support import ROOT, Clip, at_16k_mono
@@ -55,6 +58,33 @@ def test_faster_whisper_under_asyncio(store: None, beckett: Clip) -> None:
 
 async def test_vosk_under_trio(store: None, korean: list[Clip]) -> None:
     assert await use("vosk", at_16k_mono(korean[0]))
+
+
+async def test_who_initializes_twice_at_once_loads_once(store: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads: list[float] = []
+    load = FasterWhisperEngine.load
+
+    def counted(self: FasterWhisperEngine) -> None:
+        loads.append(time.monotonic())
+        load(self)
+
+    monkeypatch.setattr(FasterWhisperEngine, "load", counted)
+    service = STTFactory.get_instance("faster_whisper")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(service.initialize)
+        nursery.start_soon(service.initialize)
+    await service.initialize()
+    assert len(loads) == 1
+    await service.close()
+
+
+def test_one_service_in_two_loops(store: None, beckett: Clip) -> None:
+    """A program may run asyncio several times, or Trio: the model stays."""
+    service, pcm = STTFactory.get_instance("faster_whisper"), at_16k_mono(beckett)
+    asyncio.run(service.initialize())
+    assert "fail" in asyncio.run(service.transcribe(pcm)).lower()
+    assert "fail" in trio.run(service.transcribe, pcm).lower()
+    trio.run(service.close)
 
 
 async def test_without_a_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -111,6 +111,7 @@ def test_the_longest_utterance_is_cut_at_its_quietest_place() -> None:
 def test_a_cut_into_silence_begins_no_utterance() -> None:
     found = marks("#" * 190 + "." * 12, replace(RULES, pause_ms=5000))
     assert [type(mark) for mark in found] == [Begin, End]
+    assert isinstance(found[-1], End)
     assert 190 <= found[-1].at <= 200
 
 

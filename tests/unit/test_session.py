@@ -66,6 +66,12 @@ async def test_a_change_of_options_leaves_what_was_said_before_as_it_was(utteran
     assert [("words" in final, final["text"]) for final in finals] == [(False, "one"), (True, "two"), (False, "three")]
 
 
+async def test_words_that_were_asked_for_in_the_query_stay_with_what_was_said_before(utterances: list[bytes]) -> None:
+    channel = FakeChannel([utterances[0], '{"type": "config", "words": false}', utterances[1]])
+    await Session(channel, JsonEvents(), FakeProvider(), Config(), "words=1", Memory(0)).run()
+    assert ["words" in event for event in channel.sent if event["type"] == "final"] == [True, False]
+
+
 @pytest.mark.parametrize("messages", [[], [bytes(3200)], ['{"type": "config", "words": true}', bytes(3200)]])
 async def test_a_drain_does_not_wait_for_a_model_that_loads(
     messages: list[str | bytes], autojump_clock: trio.testing.MockClock
