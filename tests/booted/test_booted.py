@@ -107,6 +107,26 @@ def test_killed_it_is_started_again_and_nobody_is_refused(machine: Machine, beck
     assert int(machine.show("NRestarts")) == int(before) + 1
 
 
+def test_a_burst_of_clients_through_the_socket_is_served_whole(machine: Machine) -> None:
+    """As after a restart of the box: all connect at once, and the socket is there before sttd is."""
+    number = 60
+    answers: list[str] = []
+    all_connected = threading.Barrier(number)
+
+    def client() -> None:
+        with connect(URL, open_timeout=60) as one:
+            all_connected.wait(60)
+            answers.append(str(one.recv(30)))
+
+    machine.run("systemctl", "stop", "sttd.service")
+    clients = [threading.Thread(target=client) for _ in range(number)]
+    for one in clients:
+        one.start()
+    for one in clients:
+        one.join(120)
+    assert answers == ['{"type": "ready"}'] * number
+
+
 def test_a_wedged_loop_is_noticed(machine: Machine, settings: Any, beckett: Clip) -> None:
     settings("Environment=PYTHONPATH=/src/tests/plugins STTD_PROVIDER=wedged", "WatchdogSec=6")
     before = machine.show("MainPID")

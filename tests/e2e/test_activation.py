@@ -6,7 +6,7 @@ import re
 import socket
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -48,6 +48,17 @@ def test_who_connects_before_the_daemon_starts_is_served() -> None:
         early.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         with activated(listener, "plain"):
             assert re.match(rb"HTTP/1.1 200 .*ok\n", early.recv(65536), re.DOTALL)
+
+
+def test_a_burst_of_clients_before_the_daemon_starts_is_served_whole() -> None:
+    with ExitStack() as open_ones, socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
+        clients = [
+            open_ones.enter_context(socket.create_connection(listener.getsockname(), timeout=30)) for _ in range(60)
+        ]
+        for client in clients:
+            client.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        with activated(listener, "plain"):
+            assert [client.recv(65536)[:12] for client in clients] == [b"HTTP/1.1 200"] * 60
 
 
 @pytest.mark.parametrize(
