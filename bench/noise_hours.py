@@ -72,6 +72,9 @@ wake the recognizer:
 
 {table(["clip", "utterances", "with a text", "texts an hour", "which"], rows)}
 
+Somebody counts in before the guitar of `pyroom-guitar-44k`: Whisper base hears "One, two, three, four." there as well, \
+and Silero hears a voice. Those texts are right, but they are counted.
+
 ### Words against noise
 
 {trade_off(engine, noises, plots, full=full)}"""
