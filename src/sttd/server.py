@@ -223,6 +223,7 @@ class Daemon:
         return "This machine does not keep up with its sessions; try again."
 
     async def _finish(self) -> None:
+        self._front_door.drain()
         for session in self.sessions:
             session.drain(self._drain_s)
         with trio.move_on_after(self._drain_s):

@@ -188,6 +188,29 @@ async def test_a_connection_that_says_nothing_more_is_closed_and_is_no_fault() -
         assert KEEP_ALIVE_S - 0.5 < trio.current_time() - started < KEEP_ALIVE_S + 2
 
 
+async def test_a_drain_ends_connections_that_are_kept_and_those_alone() -> None:
+    given = LimitsConfig()
+    admission = Admission(given)
+    door = FrontDoor(Rules(given, Access(AccessConfig())), Routes(ROUTES, ()), {}, admission)
+    async with trio.open_nursery() as nursery:
+        listen = partial(trio.serve_tcp, door.serve, 0, host="127.0.0.1")
+        listeners = await nursery.start(listen)
+        server = Server(admission, listeners[0].socket.getsockname()[1])
+        async with await server.connect() as idle, await server.connect() as busy:
+            for client in (idle, busy):
+                await client.send_all(post("/whole", "Content-Length: 2", body=b"ok"))
+                assert (await client.receive_some()).endswith(b"ok")
+            await busy.send_all(post("/whole", "Content-Length: 4", body=b"ha"))
+            await trio.sleep(0.1)
+            door.drain()
+            assert await idle.receive_some() == b""
+            await busy.send_all(b"lf")
+            answer = b"".join([data async for data in busy])
+        assert answer.endswith(b"half")
+        assert b"connection: close" in answer.lower()
+        nursery.cancel_scope.cancel()
+
+
 HOSTILE = {
     "too long": (post("/whole", f"Content-Length: {MAX_BODY + 1}", body=bytes(MAX_BODY + 1)), b"413"),
     "chunks without end": (post("/whole", CHUNKED, body=chunk(bytes(5000)) * 30), b"413"),

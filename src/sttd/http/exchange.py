@@ -34,7 +34,7 @@ class Exchange:
         self._socket = socket
         self._limits = limits
         self._local = local
-        self._is_head = self._answered = False
+        self._is_head = self.answered = False
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head_bytes)
 
     @property
@@ -45,7 +45,7 @@ class Exchange:
     @property
     def kept_alive(self) -> bool:
         """Whether an answer was sent, and nothing of another request has come."""
-        return self._answered and not self.early and not self.has_unread()
+        return self.answered and not self.early and not self.has_unread()
 
     def has_unread(self) -> bool:
         """Whether the peer has sent something that was not read yet."""
@@ -97,12 +97,12 @@ class Exchange:
                 LIMITS_HIT.labels("head_bytes").inc()
             raise Refused(status, "head", f"{status.phrase}: {error}") from error
 
-    async def answer(self, response: Response) -> bool:
-        """Send an answer. Returns whether the connection is open for another request.
+    async def answer(self, response: Response, *, last: bool = False) -> bool:
+        """Send an answer, perhaps the last one. Returns whether the connection is open for another request.
 
         If not, it is ended in a way that lets the peer read the answer.
         """
-        closing = not self._request_is_read()
+        closing = not self._request_is_read() or last
         whole: bytes | None = None
         headers = [("Content-Type", response.content_type), *response.headers.items()]
         if isinstance(response.body, str | bytes):
@@ -124,7 +124,7 @@ class Exchange:
             await self._send(h11.EndOfMessage())
         if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
             self._http.start_next_cycle()
-            self._answered = True
+            self.answered = True
             return True
         await self._linger()
         return False

@@ -72,6 +72,15 @@ class FrontDoor:
         self._routes = routes
         self._websockets = websockets
         self._admission = admission
+        self._draining = False
+        self._waiting: dict[Exchange, trio.CancelScope] = {}  # for a request
+
+    def drain(self) -> None:
+        """Serve the requests that have begun, and no more on the same connection."""
+        self._draining = True
+        for exchange, scope in self._waiting.items():
+            if exchange.kept_alive:
+                scope.cancel()
 
     async def serve(self, stream: trio.SocketStream, *, tls: bool = False, plain_only: bool = False) -> None:
         """Serve one connection to its end. Nothing that goes wrong with it gets past here."""
@@ -90,21 +99,18 @@ class FrontDoor:
         limits = self.rules.limits
         watch_peer(stream, limits.ping_s)
         exchange = Exchange(stream, limits, peer, local=not address or is_loopback(address))
-        another = await self._serve_one(exchange, address, limits.head_s, plain_only=plain_only, tls=tls)
-        while another:
-            wait_s = min(KEEP_ALIVE_S, limits.head_s)
-            another = await self._serve_one(exchange, address, wait_s, plain_only=plain_only)
+        try:
+            another = await self._serve_one(exchange, address, plain_only=plain_only, tls=tls)
+            while another:
+                another = await self._serve_one(exchange, address, plain_only=plain_only)
+        finally:
+            self._waiting.pop(exchange, None)
 
-    async def _serve_one(
-        self, exchange: Exchange, address: str, wait_s: float, *, plain_only: bool, tls: bool = False
-    ) -> bool:
-        """Serve one request, whose head has to come in `wait_s` seconds. Returns whether another may follow.
-
-        `tls`: a TLS handshake comes first.
-        """
+    async def _serve_one(self, exchange: Exchange, address: str, *, plain_only: bool, tls: bool = False) -> bool:
+        """Serve one request. Returns whether another may follow. `tls`: a TLS handshake comes first."""
         with ExitStack() as session:
             try:
-                request = await self._receive(exchange, address, wait_s, tls=tls)
+                request = await self._receive(exchange, address, tls=tls)
                 if request is None:
                     return False
                 if not plain_only and (request.is_upgrade or request.path in self._websockets):
@@ -116,13 +122,16 @@ class FrontDoor:
             except Refused as refused:
                 _count_refusal(exchange.peer, refused.reason)
                 response = refused.response
-            return await exchange.answer(response)
+            return await exchange.answer(response, last=self._draining)
 
-    async def _receive(self, exchange: Exchange, address: str, wait_s: float, *, tls: bool) -> Request | None:
+    async def _receive(self, exchange: Exchange, address: str, *, tls: bool) -> Request | None:
         """Return the next request; None if the peer closes instead, or says nothing in time."""
         request = None
+        first, head_s = not exchange.answered, self.rules.limits.head_s
+        wait_s = head_s if first else min(KEEP_ALIVE_S, head_s)
         with self._admission.half_open(address, wait_s, exchange.has_unread) as deadline:
-            if limit := self._admission.full(address):
+            self._waiting[exchange] = deadline
+            if first and (limit := self._admission.full(address)):
                 LIMITS_HIT.labels(limit).inc()
                 raise Refused.busy(limit, "Too many connections; try again.")
             if tls:
@@ -131,6 +140,7 @@ class FrontDoor:
                 exchange.stream = secure
                 await secure.do_handshake()
             request = await exchange.receive()
+        del self._waiting[exchange]
         if deadline.cancelled_caught and not exchange.kept_alive:
             LIMITS_HIT.labels("head_s" if trio.current_time() >= deadline.deadline else "half_open").inc()
         return request
