@@ -77,7 +77,7 @@ class Groq(Cloud):
         self.model = config.model or config.groq.model
         self._base_url = BaseUrl("groq.base_url", config.groq.base_url)
         self.destination = self._base_url.host
-        self.budget = Budget(config.groq.requests_per_minute, config.groq.seconds_per_hour, config.groq.least_billed_s)
+        self.budget = Budget(config.groq.requests_per_minute, config.groq.seconds_per_hour, config.groq.min_billed_s)
         try:
             self._client: httpx2.AsyncClient | None = self._new_client()
         except Exception as error:
