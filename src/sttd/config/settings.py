@@ -1,4 +1,5 @@
 """Dataclass fields with a help text and limits, and their values. The settings themselves are in `config.py`."""
+
 from __future__ import annotations
 
 import dataclasses
