@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from sttd.config.config import Config, SessionOptions
-    from sttd.recognizers.base import Backstop, CloudRecognizer
+    from sttd.recognizers.base import CloudRecognizer, CloudSupervisor
 
 
 class Cloud(ABC):
@@ -37,7 +37,9 @@ class Cloud(ABC):
         """ConfigError where there is no API key."""
 
     @abstractmethod
-    def recognizer(self, options: SessionOptions, backstop: Backstop) -> AbstractAsyncContextManager[CloudRecognizer]:
+    def recognizer(
+        self, options: SessionOptions, supervisor: CloudSupervisor
+    ) -> AbstractAsyncContextManager[CloudRecognizer]:
         """A recognizer for one session."""
 
     def check(self, options: SessionOptions) -> Sequence[str]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from sttd.config.config import Config, SessionOptions
-    from sttd.recognizers.base import Backstop, CloudRecognizer
+    from sttd.recognizers.base import CloudRecognizer, CloudSupervisor
 
 
 class Deepgram(Cloud):
@@ -37,10 +37,10 @@ class Deepgram(Cloud):
         self._connector = Connector(base_url, key, self.model, config.deepgram)
 
     @asynccontextmanager
-    async def recognizer(self, options: SessionOptions, backstop: Backstop) -> AsyncIterator[CloudRecognizer]:
+    async def recognizer(self, options: SessionOptions, supervisor: CloudSupervisor) -> AsyncIterator[CloudRecognizer]:
         """See Cloud."""
         async with trio.open_nursery() as nursery:
-            recognizer = DeepgramRecognizer(self._connector, options, backstop)
+            recognizer = DeepgramRecognizer(self._connector, options, supervisor)
             nursery.start_soon(recognizer.run)
             yield recognizer
             await recognizer.close()

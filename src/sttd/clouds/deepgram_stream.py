@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sttd.clouds.deepgram_connection import Connector
     from sttd.clouds.deepgram_results import Heard
     from sttd.config.config import SessionOptions
-    from sttd.recognizers.base import Backstop
+    from sttd.recognizers.base import CloudSupervisor
 
 logger = logging.getLogger(__name__)
 
@@ -57,11 +57,11 @@ class DeepgramRecognizer(CloudRecognizer):
     Audio is kept until a final covers it. When a connection is lost, a new one hears again what is kept.
     """
 
-    def __init__(self, connector: Connector, options: SessionOptions, backstop: Backstop) -> None:
+    def __init__(self, connector: Connector, options: SessionOptions, supervisor: CloudSupervisor) -> None:
         self._connector = connector
         self._settings = connector.settings
         self._options = options
-        self._backstop = backstop
+        self._supervisor = supervisor
         self._changed = trio.Event()
         self._failure: CloudError | None = None
         self._kept = bytearray()
@@ -278,7 +278,7 @@ class DeepgramRecognizer(CloudRecognizer):
                 raise Lost("Deepgram reported an error")
             if message.get("type") == "Results":
                 self._be_patient()
-                self._backstop.cloud_answered()
+                self._supervisor.cloud_answered()
             if heard is not None:
                 self._take(heard)
             self._wake()
@@ -286,7 +286,7 @@ class DeepgramRecognizer(CloudRecognizer):
     def _take(self, heard: Heard) -> None:
         if not heard.final:
             if heard.transcript.text and self._options.partials:
-                self._backstop.emit_from_cloud(Partial(heard.transcript.text))
+                self._supervisor.emit_from_cloud(Partial(heard.transcript.text))
             return
         self._say(heard)
         until = self._in_stream(heard.until)
@@ -295,7 +295,7 @@ class DeepgramRecognizer(CloudRecognizer):
 
     def _say(self, heard: Heard) -> None:
         if heard.transcript.text:
-            self._backstop.emit_from_cloud(final_placed(heard.transcript, self._anchors))
+            self._supervisor.emit_from_cloud(final_placed(heard.transcript, self._anchors))
 
     def _in_stream(self, time: float) -> float:
         began, at = max((anchor for anchor in self._anchors if anchor[0] <= time), default=self._anchors[0])

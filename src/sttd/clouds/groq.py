@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import httpx2
 
     from sttd.config.config import Config, SessionOptions
-    from sttd.recognizers.base import Backstop
+    from sttd.recognizers.base import CloudSupervisor
 
 logger = logging.getLogger(__name__)
 
@@ -99,10 +99,10 @@ class Groq(Cloud):
             self._client = None
 
     @asynccontextmanager
-    async def recognizer(self, options: SessionOptions, backstop: Backstop) -> AsyncIterator[CloudRecognizer]:
+    async def recognizer(self, options: SessionOptions, supervisor: CloudSupervisor) -> AsyncIterator[CloudRecognizer]:
         """See Cloud."""
         async with trio.open_nursery() as nursery:
-            recognizer = GroqRecognizer(self, options, backstop, nursery)
+            recognizer = GroqRecognizer(self, options, supervisor, nursery)
             yield recognizer
             await recognizer.drain()
             nursery.cancel_scope.cancel()
@@ -202,10 +202,12 @@ class GroqRecognizer(CloudRecognizer):
     When the account's limits leave no room for another request, utterances wait and go out together.
     """
 
-    def __init__(self, cloud: Groq, options: SessionOptions, backstop: Backstop, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, cloud: Groq, options: SessionOptions, supervisor: CloudSupervisor, nursery: trio.Nursery
+    ) -> None:
         self._cloud = cloud
         self._options = options
-        self._backstop = backstop
+        self._supervisor = supervisor
         self._nursery = nursery
         self._at = 0.0
         self._audio = bytearray()
@@ -256,7 +258,7 @@ class GroqRecognizer(CloudRecognizer):
         try:
             await self._send(utterances, deadline, late=True)
         except Exception as error:
-            await self._backstop.rescue(cloud_failure(self._cloud.title, error), utterances)
+            await self._supervisor.rescue(cloud_failure(self._cloud.title, error), utterances)
         finally:
             self._sending = None
             sent.set()
@@ -277,10 +279,10 @@ class GroqRecognizer(CloudRecognizer):
             pcm += utterance
         self._cloud.budget.take(seconds(pcm), trio.current_time())
         found = await self._cloud.transcribe(bytes(pcm), self._options, self._said, deadline)
-        self._backstop.cloud_answered()
+        self._supervisor.cloud_answered()
         self._said = f"{self._said} {found.text}".strip()[-PROMPT_CHARACTERS:]
         if found.text:
-            self._backstop.emit_from_cloud(replace(final_placed(found, anchors), late=late))
+            self._supervisor.emit_from_cloud(replace(final_placed(found, anchors), late=late))
 
     def take_pending(self) -> tuple[float, bytes]:
         """See CloudRecognizer."""
