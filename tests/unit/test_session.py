@@ -16,7 +16,7 @@ from sttd.events import Ending, Final, Partial
 from sttd.protocols.json_events import JsonEvents
 from sttd.providers.base import Provider
 from sttd.recognizers.base import Recognizer
-from sttd.session.queues import Memory
+from sttd.session.queues import SharedBudget
 from sttd.session.session import Session
 from sttd.wires.base import Channel, Outcome, Received
 from tests.support import Clip, at_16k_mono
@@ -114,7 +114,7 @@ class FakeProvider(Provider):
 async def session(messages: Sequence[str | bytes], finals: list[str]) -> tuple[list[tuple[str, str]], FakeProvider]:
     """What the client is told, and who heard the audio."""
     channel, provider = FakeChannel(messages), FakeProvider(finals)
-    running = Session(channel, JsonEvents(), provider, Config(), "", Memory(0))
+    running = Session(channel, JsonEvents(), provider, Config(), "", SharedBudget(0))
     with trio.fail_after(10):
         await running.run()
     return [(event["type"], event.get("text", "")) for event in channel.sent], provider
@@ -152,7 +152,7 @@ async def test_a_change_of_options_leaves_what_was_said_before_as_it_was(utteran
     one, two, three = utterances
     channel = FakeChannel([one, switch_on, two, switch_off, three])
     provider = FakeProvider(["one", "two", "three"])
-    await Session(channel, JsonEvents(), provider, Config(), "", Memory(0)).run()
+    await Session(channel, JsonEvents(), provider, Config(), "", SharedBudget(0)).run()
     finals = [event for event in channel.sent if event["type"] == "final"]
     assert [("words" in final, final["text"]) for final in finals] == [(False, "one"), (True, "two"), (False, "three")]
 
@@ -162,7 +162,7 @@ async def test_a_drain_does_not_wait_for_a_model_that_loads(
     messages: list[str | bytes], autojump_clock: trio.testing.MockClock
 ) -> None:
     channel, provider = FakeChannel(messages, stays=True), FakeProvider([], load_s=60)
-    running = Session(channel, JsonEvents(), provider, Config(), "", Memory(0))
+    running = Session(channel, JsonEvents(), provider, Config(), "", SharedBudget(0))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(running.run)
         await trio.sleep(1)
@@ -177,14 +177,14 @@ async def test_a_client_without_audio_does_not_wait_for_a_model_that_loads(
 ) -> None:
     channel, provider = FakeChannel(messages), FakeProvider([], load_s=20)
     started = trio.current_time()
-    await Session(channel, JsonEvents(), provider, Config(), "", Memory(0)).run()
+    await Session(channel, JsonEvents(), provider, Config(), "", SharedBudget(0)).run()
     assert channel.ended == (Ending.DONE, "")
     assert trio.current_time() - started < 1
 
 
 async def test_a_client_with_audio_does(utterances: list[bytes]) -> None:
     channel, provider = FakeChannel(utterances[:1]), FakeProvider(["one"], load_s=0.3)
-    await Session(channel, JsonEvents(), provider, Config(), "", Memory(0)).run()
+    await Session(channel, JsonEvents(), provider, Config(), "", SharedBudget(0)).run()
     assert channel.sent[-1] == {"type": "final", "text": "one"}
     assert channel.ended == (Ending.DONE, "")
 
@@ -199,7 +199,7 @@ async def test_audio_is_measured_in_the_format_that_the_model_lets_through(utter
             return ()
 
     channel = FakeChannel(['{"type": "config", "sample_rate": 48000}', utterances[0]])
-    running = Session(channel, JsonEvents(), Choosy(["one"], 0.1), Config(), "", Memory(0))
+    running = Session(channel, JsonEvents(), Choosy(["one"], 0.1), Config(), "", SharedBudget(0))
     await running.run()
     assert [event["type"] for event in channel.sent if event["type"] != "partial"] == ["ready", "error", "final"]
     assert running._reader.received_s == pytest.approx(len(utterances[0]) / 32000)
