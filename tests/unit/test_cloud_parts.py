@@ -69,7 +69,7 @@ def test_no_minute_sees_more_than_a_bucket_and_a_minutes_refill(steps: list[tupl
 
 
 def test_short_requests_count_as_what_is_billed() -> None:
-    budget = Budget(20, 100, least_s=10)
+    budget = Budget(20, 100, min_billed_s=10)
     for _request in range(10):
         assert budget.wait(1, 0) == 0
         budget.take(1, 0)

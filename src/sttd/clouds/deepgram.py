@@ -1,4 +1,4 @@
-"""The deepgram provider: speech over a WebSocket as it comes (https://developers.deepgram.com/reference/streaming)."""
+"""The deepgram provider: streams speech over a WebSocket (https://developers.deepgram.com/reference/streaming)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Deepgram(Cloud):
-    """One account at Deepgram, or at whatever answers at `deepgram.base_url`."""
+    """One account at Deepgram, or at another server at `deepgram.base_url`."""
 
     name: ClassVar[str] = "deepgram"
     title: ClassVar[str] = TITLE
