@@ -16,7 +16,7 @@ from bench.load import turns
 from bench.report import Section, machine, table
 from bench.servers import store
 from sttd.audio.format import RATE
-from sttd.engines.whisper import LEAST_OF_TINY_S, LEAST_S
+from sttd.engines.whisper import MIN_WINDOW_OF_TINY_S, MIN_WINDOW_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from bench.load import Turn
 
-WINDOWS = {"tiny.en": LEAST_OF_TINY_S, "base": LEAST_S}
+WINDOWS = {"tiny.en": MIN_WINDOW_OF_TINY_S, "base": MIN_WINDOW_S}
 SHAPES = ((1, 2), (2, 1))
 BATCHES = (1, 2, 4, 8)
 WAITING, ROUNDS = 16, 3

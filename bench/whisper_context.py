@@ -34,21 +34,21 @@ RUNAWAY = 2.4  # compression ratio of a text that repeats itself
 
 @dataclass(frozen=True)
 class Policy:
-    """Which window: the audio and `margin_s`, at least `least_s`; padded with zeros or with silence; tokens capped."""
+    """Which window: the audio and `margin_s`, at least `min_s`; padded with zeros or with silence; tokens capped."""
 
     margin_s: float
-    least_s: float
+    min_s: float
     silence: bool = False
     capped: bool = True
 
     @property
     def name(self) -> str:
         kind = ("silence" if self.silence else "zeros") + ("" if self.capped else ", tokens not capped")
-        return f"+ {self.margin_s:g} s, at least {self.least_s:g} s; {kind}"
+        return f"+ {self.margin_s:g} s, at least {self.min_s:g} s; {kind}"
 
     def decode(self, engine: FasterWhisperEngine, audio: NDArray[np.float32], language: str) -> str:
         length = len(audio) / RATE
-        model = engine.whole.fitted(self.margin_s, self.least_s)
+        model = engine.whole.fitted(self.margin_s, self.min_s)
         if self.silence:
             audio = np.pad(audio, (0, int((model.window(length) - length) * RATE)))
         cap = {"max_new_tokens": int(20 + 12 * length)} if self.capped and length < 15 else {}

@@ -1,4 +1,4 @@
-"""What flows through a session: commands from a protocol towards the audio, events from a recognizer back."""
+"""The messages inside a session: commands from the protocol to the audio path, events from the recognizer back."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Configure:
-    """Change options of this session, as `sttd.config.config.SessionOptions` names them."""
+    """Change options of this session. The keys are the fields of `sttd.config.config.SessionOptions`."""
 
     options: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
 class Audio:
-    """One binary message of the client, in the session's audio format, or part of a long one."""
+    """A binary message of the client, or a part of one, in the session's audio format."""
 
     data: bytes
     complete: bool = True
-    """Whether the message ends here."""
+    """Whether `data` is the end of the message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class EndOfStream:
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """A message that means nothing in this protocol, and why."""
+    """A message that is invalid in this protocol."""
 
     reason: str
 
@@ -48,7 +48,7 @@ Command = Configure | Audio | Flush | EndOfStream | Unusable
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One recognized word; `start` and `end` are seconds since the stream began, `confidence` is 0 to 1."""
+    """A recognized word. `start` and `end` are in seconds since the stream began; `confidence` is 0 to 1."""
 
     word: str
     start: float
@@ -63,29 +63,29 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """A hypothesis about the utterance so far, which may change."""
+    """A hypothesis about the text of the open utterance. It may change."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Final:
-    """The text of an utterance, which never changes."""
+    """The text of an utterance. It does not change any more."""
 
     text: str
     words: tuple[Word, ...] = ()
     lag: float = 0.0
-    """Seconds of audio that had come and were not decoded."""
+    """Seconds of audio that were received but not decoded."""
     engine: str = ""
-    """The provider that found the text, where it may have been another than the configured one."""
+    """The provider of the text; empty if only the configured provider can have found it."""
     fallback_from: str = ""
-    """The provider that it stood in for."""
+    """The cloud provider that failed, if another provider took over."""
     late: bool = False
-    """Whether the marks of its messages were placed before it was found."""
+    """Whether the MessageDone events of this utterance's messages may come before this final."""
 
 
 class Problem(StrEnum):
-    """What kind of thing went wrong, for clients that ask for `codes`."""
+    """The code of an error, for clients that set `codes`."""
 
     MESSAGE = "bad_message"
     OPTION = "bad_option"
@@ -99,7 +99,7 @@ class Problem(StrEnum):
 
 
 class Ending(StrEnum):
-    """Why a session ends. Each wire says it in its own way."""
+    """Why a session ends. Each wire maps it to its own close code."""
 
     DONE = "done"
     GOING_AWAY = "going_away"
@@ -114,35 +114,35 @@ class Ending(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Something went wrong."""
+    """An error."""
 
     message: str
     code: Problem
     fatal: bool = False
     """Whether the session closes."""
     lasting: bool = False
-    """Whether what comes next will fail in the same way."""
+    """Whether later utterances will fail in the same way."""
 
 
 @dataclass(frozen=True, slots=True)
 class Warned:
-    """The client's audio has something that makes for bad text."""
+    """Something about the client's audio or options that is likely to give bad text."""
 
     message: str
 
 
 @dataclass(frozen=True, slots=True)
 class MessageDone:
-    """Everything that the audio of one message gave has been said.
+    """All finals from the audio of one message have been emitted.
 
-    There is one for every audio message of the client, in their order. While an utterance is open at the end of a
-    message, its mark waits for the end of the utterance or for the next message.
+    Every audio message of the client gets one MessageDone, in the order of the messages. If an utterance is open at the
+    end of a message, its MessageDone waits for the end of the utterance or for the next message.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class SessionOver:
-    """Nothing follows but what says why the session ends."""
+    """The session ends: only an error that gives the reason may follow."""
 
 
 Event = Ready | Partial | Final | Failed | Warned | MessageDone | SessionOver

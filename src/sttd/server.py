@@ -28,7 +28,7 @@ from sttd.ops.sockets import Kind, Listener, open_listeners, tls_context
 from sttd.ops.watchdog import watch
 from sttd.protocols.registry import PROTOCOLS
 from sttd.providers.registry import open_provider
-from sttd.session.queues import Memory
+from sttd.session.queues import SharedBudget
 from sttd.session.session import Session
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Daemon:
         self.provider = open_provider(config)
         rules = Rules(self._fitted(config.limits), Access.read(config.access), tls_context(config.server))
         self.sessions: set[Session] = set()
-        self._ahead = Memory(config.limits.ahead_bytes)
+        self._ahead = SharedBudget(config.limits.ahead_bytes)
         self._stop = trio.Event()
         self._started = False
         QUEUED.set_function(lambda: sum(session.lag for session in self.sessions))

@@ -81,7 +81,7 @@ def test_without_a_fallback_clients_are_told_and_readyz_too(start_groq: Starter,
         with daemon.json(partials=0, codes=1) as client:
             (error,) = [event for event in json_events(client, speech) if event["type"] == "error"]
         assert error["code"] == "provider_failed"
-        assert "cannot be reached as the environment says" in error["message"]
+        assert "cannot be reached with the proxy settings in the environment" in error["message"]
     assert "Unknown scheme for proxy URL" in daemon.log()
 
 
@@ -116,9 +116,9 @@ def test_what_may_pass_is_tried_again(groq: GroqStandin, groq_daemon: Daemon, sp
     ("fault", "message"),
     [
         (Status(401), "Groq rejected the API key (401)"),
-        (Status(413), "Groq finds the recording too long (413)"),
-        (Body(b"{not json"), "Groq sent an answer that is not understood"),
-        (Body(b'{"text": 5}'), "Groq sent an answer that is not understood"),
+        (Status(413), "Groq says that the recording is too long (413)"),
+        (Body(b"{not json"), "Groq sent an invalid answer"),
+        (Body(b'{"text": 5}'), "Groq sent an invalid answer"),
         (Body(b'{"text": "' + bytes(10_000_000)), "Groq sent an answer of more than"),
     ],
     ids=["401", "413", "malformed", "not text", "10 MB"],

@@ -192,7 +192,7 @@ def test_metrics(guarded: Daemon, beckett: Clip) -> None:
     assert grown[f"sttd_utterances_total{labels}"] >= 2
     assert grown[f"sttd_finalization_seconds_count{provider}"] >= 2
     assert 0 < grown[f"sttd_realtime_factor_sum{provider}"] < 20
-    assert grown['sttd_rejected_total{reason="token"}'] == 1
+    assert grown['sttd_rejected_connections_total{reason="token"}'] == 1
     assert found['sttd_model_load_seconds{model="tiny.en",provider="faster_whisper"}'] > 0
     assert found["process_resident_memory_bytes"] > 1e7
     assert found["sttd_event_loop_lag_seconds_count"] > 0

@@ -159,7 +159,7 @@ def test_transcribe_takes_every_common_wav_file(
         (b"ID3 a song", "is not a WAV file; another program can convert it: ffmpeg -i"),
         (b"RIFF\0\0\0\0WAVE", "is cut off before its first sample"),
         (b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0" + struct.pack("<HHIIHH", 3, 1, 16000, 0, 8, 64), "is cut off before"),
-        (b"RIFF\0\0\0\0WAVEdata\0\0\0\0", "does not say how its samples are written"),
+        (b"RIFF\0\0\0\0WAVEdata\0\0\0\0", "does not say the format of its samples"),
     ],
 )
 def test_transcribe_says_what_is_wrong_with_a_file(tmp_path: Path, content: bytes, message: str) -> None:

@@ -251,7 +251,7 @@ async def test_a_text_that_is_too_long(tmp_path: Path) -> None:
 
 async def test_what_is_refused_is_counted_by_its_reason(tmp_path: Path) -> None:
     def refused(reason: str) -> float:
-        return REGISTRY.get_sample_value("sttd_rejected_total", {"reason": reason}) or 0.0
+        return REGISTRY.get_sample_value("sttd_rejected_connections_total", {"reason": reason}) or 0.0
 
     async with running(tmp_path) as server:
         before = refused("request"), refused("head")

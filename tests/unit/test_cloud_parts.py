@@ -19,7 +19,7 @@ from sttd.clouds.budget import Bucket, Budget
 from sttd.clouds.deepgram_results import Assembler
 from sttd.config.credentials import api_key
 from sttd.errors import ConfigError
-from sttd.recognizers.fallback import LONGEST_PAUSE_S, Breaker
+from sttd.recognizers.fallback import MAX_PAUSE_S, Breaker
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,7 +69,7 @@ def test_no_minute_sees_more_than_a_bucket_and_a_minutes_refill(steps: list[tupl
 
 
 def test_short_requests_count_as_what_is_billed() -> None:
-    budget = Budget(20, 100, least_s=10)
+    budget = Budget(20, 100, min_billed_s=10)
     for _request in range(10):
         assert budget.wait(1, 0) == 0
         budget.take(1, 0)
@@ -98,7 +98,7 @@ def test_the_breaker_lets_one_try_at_a_time_and_waits_longer_each_time() -> None
     assert breaker.admit(3 * PAUSE_S)
     assert breaker.admit(3 * PAUSE_S)
     breaker.failed(100, permanent=True)
-    assert not breaker.admit(100 + LONGEST_PAUSE_S - 1)
+    assert not breaker.admit(100 + MAX_PAUSE_S - 1)
 
 
 def test_a_breaker_without_a_pause_never_opens() -> None:

@@ -119,7 +119,7 @@ def test_options_come_as_texts_and_as_json(changes: dict[str, object], expected:
 
 
 def test_a_channel_that_is_not_there_is_refused() -> None:
-    with pytest.raises(OptionError, match="there are 2"):
+    with pytest.raises(OptionError, match="channels is 2"):
         apply_options(SessionOptions(), {"channels": 2, "channel": 3})
 
 

@@ -47,7 +47,7 @@ class Late(CloudRecognizer):
     """A final of an earlier utterance is to come."""
 
     def __init__(self) -> None:
-        self.backstop: FallbackRecognizer
+        self.supervisor: FallbackRecognizer
 
     async def start(self, at: float) -> None:
         raise AssertionError("the breaker is open")
@@ -59,7 +59,7 @@ class Late(CloudRecognizer):
 
     async def drain(self) -> None:
         await trio.sleep(0.05)
-        self.backstop.emit_from_cloud(Final("earlier"))
+        self.supervisor.emit_from_cloud(Final("earlier"))
 
 
 def texts(events: Sequence[Event]) -> list[str]:
@@ -71,7 +71,7 @@ async def test_the_local_provider_waits_for_what_was_said_before() -> None:
     breaker = Breaker(10)
     breaker.failed(trio.current_time())
     primary = Late()
-    recognizer = primary.backstop = FallbackRecognizer("groq", breaker, events.append, listener, "vosk")
+    recognizer = primary.supervisor = FallbackRecognizer("groq", breaker, events.append, listener, "vosk")
     recognizer.primary = primary
     await recognizer.start(0)
     await recognizer.accept([bytes(100)])

@@ -39,13 +39,13 @@ def test_the_service_manager_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_log_that_nobody_reads_is_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = os.pipe()
     monkeypatch.setattr(logs, "STANDARD_ERROR", writer)
-    handler = logs.Writer(most=10)
+    handler = logs.Writer(max_waiting=10)
     handler.setFormatter(logging.Formatter("%(message)s"))
     for _number in range(100):
         handler.emit(logging.makeLogRecord({"msg": "x" * 65_536}))
     with os.fdopen(reader) as log:
         lines: list[str] = []
-        while "lost" not in "".join(lines[-1:]):
+        while "dropped" not in "".join(lines[-1:]):
             lines.append(log.readline())
     lost = int(lines[-1].split()[0])
     assert 85 <= lost <= 98

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from trio.testing import wait_all_tasks_blocked
 
-from sttd.session.queues import Memory, SecondsQueue
+from sttd.session.queues import SecondsQueue, SharedBudget
 
 if TYPE_CHECKING:
     import trio
@@ -56,20 +56,20 @@ async def test_a_full_queue_holds_its_sender_until_something_is_taken(nursery: t
 
 
 async def test_memory_that_queues_share_lets_one_run_ahead_and_is_given_back(nursery: trio.Nursery) -> None:
-    memory = Memory(100)
-    queue: SecondsQueue[str] = SecondsQueue(1, memory=memory)
-    other: SecondsQueue[str] = SecondsQueue(1, memory=memory)
+    shared = SharedBudget(100)
+    queue: SecondsQueue[str] = SecondsQueue(1, shared=shared)
+    other: SecondsQueue[str] = SecondsQueue(1, shared=shared)
     for name in ("in room", "in memory"):
         await queue.put(name, 0.9, size=60)
     await other.put("in room", 0.9, size=60)
     nursery.start_soon(lambda: other.put("too much", 0.9, size=60))
     await wait_all_tasks_blocked()
-    assert (len(queue), len(other), memory.left) == (2, 1, 40)
+    assert (len(queue), len(other), shared.left) == (2, 1, 40)
     queue.clear()
-    assert memory.left == 100
+    assert shared.left == 100
     other.take()
     await wait_all_tasks_blocked()
-    assert (other.head, memory.left) == ("too much", 100)
+    assert (other.head, shared.left) == ("too much", 100)
 
 
 async def test_a_format_of_many_bytes_a_second_fills_the_queue_sooner(nursery: trio.Nursery) -> None:

@@ -11,7 +11,7 @@ import trio.testing
 from sttd.config.config import Config
 from sttd.events import Ending
 from sttd.protocols.json_events import JsonEvents
-from sttd.session.queues import Memory
+from sttd.session.queues import SharedBudget
 from sttd.session.session import Session
 from tests.support import Clip, at_16k_mono
 from tests.unit.fakes import Behaviour, FakeChannel, FakeProvider
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 async def session(messages: Sequence[str | bytes], finals: list[str]) -> tuple[list[tuple[str, str]], FakeProvider]:
     """What the client is told, and who heard the audio."""
     channel, provider = FakeChannel(messages), FakeProvider(Behaviour(finals))
-    running = Session(channel, JsonEvents(), provider, Config(), "", Memory(0))
+    running = Session(channel, JsonEvents(), provider, Config(), "", SharedBudget(0))
     with trio.fail_after(10):
         await running.run()
     return [(event["type"], event.get("text", "")) for event in channel.sent], provider
@@ -61,14 +61,14 @@ async def test_a_change_of_options_leaves_what_was_said_before_as_it_was(utteran
     one, two, three = utterances
     channel = FakeChannel([one, switch_on, two, switch_off, three])
     provider = FakeProvider(Behaviour(["one", "two", "three"]))
-    await Session(channel, JsonEvents(), provider, Config(), "", Memory(0)).run()
+    await Session(channel, JsonEvents(), provider, Config(), "", SharedBudget(0)).run()
     finals = [event for event in channel.sent if event["type"] == "final"]
     assert [("words" in final, final["text"]) for final in finals] == [(False, "one"), (True, "two"), (False, "three")]
 
 
 async def test_words_that_were_asked_for_in_the_query_stay_with_what_was_said_before(utterances: list[bytes]) -> None:
     channel = FakeChannel([utterances[0], '{"type": "config", "words": false}', utterances[1]])
-    await Session(channel, JsonEvents(), FakeProvider(), Config(), "words=1", Memory(0)).run()
+    await Session(channel, JsonEvents(), FakeProvider(), Config(), "words=1", SharedBudget(0)).run()
     assert ["words" in event for event in channel.sent if event["type"] == "final"] == [True, False]
 
 
@@ -77,7 +77,7 @@ async def test_a_drain_does_not_wait_for_a_model_that_loads(
     messages: list[str | bytes], autojump_clock: trio.testing.MockClock
 ) -> None:
     channel, provider = FakeChannel(messages, stays=True), FakeProvider(Behaviour(load_s=60.0))
-    running = Session(channel, JsonEvents(), provider, Config(), "", Memory(0))
+    running = Session(channel, JsonEvents(), provider, Config(), "", SharedBudget(0))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(running.run)
         await trio.sleep(1)
@@ -92,14 +92,14 @@ async def test_a_client_without_audio_does_not_wait_for_a_model_that_loads(
 ) -> None:
     channel, provider = FakeChannel(messages), FakeProvider(Behaviour(load_s=20.0))
     started = trio.current_time()
-    await Session(channel, JsonEvents(), provider, Config(), "", Memory(0)).run()
+    await Session(channel, JsonEvents(), provider, Config(), "", SharedBudget(0)).run()
     assert channel.ended == (Ending.DONE, "")
     assert trio.current_time() - started < 1
 
 
 async def test_a_client_with_audio_does(utterances: list[bytes]) -> None:
     channel, provider = FakeChannel(utterances[:1]), FakeProvider(Behaviour(["one"], load_s=0.3))
-    await Session(channel, JsonEvents(), provider, Config(), "", Memory(0)).run()
+    await Session(channel, JsonEvents(), provider, Config(), "", SharedBudget(0)).run()
     assert channel.sent[-1] == {"type": "final", "text": "one"}
     assert channel.ended == (Ending.DONE, "")
 
@@ -109,7 +109,12 @@ async def test_audio_is_measured_in_the_format_that_the_model_lets_through(utter
 
     channel = FakeChannel(['{"type": "config", "sample_rate": 48000}', utterances[0]])
     running = Session(
-        channel, JsonEvents(), FakeProvider(Behaviour(["one"], load_s=0.1, takes_rate=16000)), Config(), "", Memory(0)
+        channel,
+        JsonEvents(),
+        FakeProvider(Behaviour(["one"], load_s=0.1, takes_rate=16000)),
+        Config(),
+        "",
+        SharedBudget(0),
     )
     await running.run()
     assert [event["type"] for event in channel.sent if event["type"] != "partial"] == ["ready", "error", "final"]

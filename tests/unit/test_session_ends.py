@@ -17,7 +17,7 @@ from sttd.events import Ending
 from sttd.metrics import REGISTRY
 from sttd.protocols.json_events import JsonEvents
 from sttd.protocols.plain import PlainText
-from sttd.session.queues import Memory
+from sttd.session.queues import SharedBudget
 from sttd.session.session import Session
 from tests.unit.fakes import VANISH, Behaviour, FakeChannel, FakeProvider
 
@@ -67,7 +67,7 @@ async def run(
 ) -> Ran:
     channel, provider = FakeChannel(script, stays=stays), FakeProvider(behaviour)
     config = replace(Config(), limits=LimitsConfig(**limits))  # type: ignore[arg-type]
-    session = Session(channel, protocol(), provider, config, query, Memory(ahead))
+    session = Session(channel, protocol(), provider, config, query, SharedBudget(ahead))
     started = trio.current_time()
     async with trio.open_nursery() as nursery:
         if while_it_runs is not None:
@@ -139,7 +139,7 @@ async def test_stalled(clock: trio.testing.MockClock, call: str) -> None:
     ended: list[float] = []
     channel = FakeChannel([SECOND, EOF])
     session = Session(
-        channel, JsonEvents(), FakeProvider(Behaviour(hangs_in=call)), Config(), "gate=0&codes=1", Memory(0)
+        channel, JsonEvents(), FakeProvider(Behaviour(hangs_in=call)), Config(), "gate=0&codes=1", SharedBudget(0)
     )
     close = channel.close
 
@@ -268,7 +268,7 @@ async def test_drain(
 
 async def test_a_drain_before_the_session_runs(clock: trio.testing.MockClock) -> None:
     channel = FakeChannel([SECOND], stays=True)
-    session = Session(channel, JsonEvents(), FakeProvider(), Config(), "", Memory(0))
+    session = Session(channel, JsonEvents(), FakeProvider(), Config(), "", SharedBudget(0))
     session.drain(5.0)
     await session.run()
     assert channel.ended == (Ending.GOING_AWAY, "sttd is stopping")

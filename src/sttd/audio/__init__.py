@@ -1,1 +1,1 @@
-"""The audio path: bytes in any format in, utterances of 16 kHz mono PCM out. No sockets, no recognizer, no clock."""
+"""The audio path: from bytes in any format to utterances of 16 kHz mono PCM. No sockets, no recognizer, no clock."""

@@ -1,10 +1,11 @@
-"""How a client's audio arrives, as recordings or as a live stream, and how long a gap in arrival ends an utterance.
+"""Tell recordings from live streams by the arrival of messages, and how long a gap in arrival ends an utterance.
 
-Operations: `came` for each whole message, then `patience` for how long to wait for the next one. A message of 1.5 s or
-more is a recording, which is complete, unless messages of one length come at the pace of speech: each about as long
-after the one before as its audio lasts. The first message of a session has no predecessor, so it counts from the
-session's start; a client that connects, records and sends does the same, so a first message is live only if it ends in
-mid-speech.
+Call `came` for each whole message, then `patience` for the time to wait for the next message. Both are O(1).
+
+A message of 1.5 s or more is a recording, which is complete. The exception is a live stream of long messages: they have
+equal lengths, and each arrives about as long after its predecessor as its audio lasts. The first message of a session
+is compared with the session's start instead. A client that connects, records and then sends looks the same, so a first
+message counts as live only if it ends in mid-speech.
 """
 
 from __future__ import annotations
@@ -16,37 +17,37 @@ if TYPE_CHECKING:
     from sttd.config.config import SessionOptions
 
 RECORDING_S = 1.5
-"""A live client rarely gathers audio for so long before it sends it."""
+"""A live client rarely gathers more audio than this before it sends it."""
 
 PACE = (0.7, 1.3)
-"""Gap between two messages of a live stream, and the duration of the earlier one, as multiples of the later one's
-duration."""
+"""Range of a live stream, in multiples of a message's duration: the gap before the message, and the duration of its
+predecessor."""
 
 STALLED = 2.5
-"""How many times as long a gap must be where a live client was speaking up to its last sample: a network that stalls
-stops anywhere, a speaker hardly ever in mid-word. What is sent faster than it was spoken was recorded, and may be cut
-tightly."""
+"""Factor for the patience with a live client that spoke up to its last sample: a network may stall anywhere, but a
+speaker hardly ever stops in mid-word. Audio that comes faster than it was spoken is a recording, whose end may be
+cut in mid-word, so the factor does not apply to it."""
 
 AS_SPOKEN = 0.5
-"""Least share of the audio's own duration that messages take to come if they are sent while it is spoken."""
+"""Minimum arrival time of messages that are sent while they are spoken, as a share of their audio's duration."""
 
 FORGOTTEN_S = 3.0
-"""Gap after which the pace before it says nothing."""
+"""A gap of this length resets the measured pace."""
 
 
 class Arrivals:
-    """One session's."""
+    """The arrival of one session's audio. Times are in seconds of any monotonic clock."""
 
     def __init__(self, now: float) -> None:
-        """`now`: when the client could begin to send."""
+        """`now`: the time from which the client could send."""
         self._last = now
         self._first = True
         self._live = False
         self._duration = 0.0
-        self._began, self._since = now, 0.0  # when the first message came without a long gap since; audio after it
+        self._began, self._since = now, 0.0  # first message since the last long gap; seconds of audio after it
 
     def came(self, duration: float, at: float) -> None:
-        """Note a whole message with `duration` seconds of audio that arrived at the time `at`."""
+        """Note a whole message with `duration` seconds of audio, which arrived at the time `at`."""
         slow, fast = (share * duration for share in PACE)
         self._first = self._duration == 0.0
         if self._first or at - self._last > FORGOTTEN_S:
@@ -58,16 +59,16 @@ class Arrivals:
         self._last = at
 
     def recording(self, *, speaking: bool = False) -> bool:
-        """Whether the last message is a recording. `speaking`: the client speaks up to its last sample."""
+        """Whether the last message is a recording. `speaking`: there is speech up to its last sample."""
         return self._duration >= RECORDING_S and not (self._live and (speaking or not self._first))
 
     @property
     def _as_spoken(self) -> bool:
-        """Whether several messages came, and not faster than they were spoken."""
+        """Whether there were several messages, which came no faster than they were spoken."""
         return 0.0 < AS_SPOKEN * self._since <= self._last - self._began
 
     def patience(self, options: SessionOptions, *, speaking: bool = False) -> float:
-        """Seconds without audio after which an utterance is over, counted from the last message."""
+        """Return after how many seconds without a message an utterance is over; infinite if it never is."""
         if not options.arrival_pause_ms:
             return math.inf
         pause = options.arrival_pause_ms / 1000

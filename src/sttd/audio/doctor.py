@@ -1,7 +1,7 @@
-"""What is wrong with a client's audio, said before its user wonders why the text is nonsense.
+"""Find faults in a client's audio, such as a wrong format or level, that would give nonsense as text.
 
-Levels, clipping and gaps are counted by the converter as it goes; the guesses about a wrong format look at a few
-seconds of the bytes as they came.
+The converter counts levels, clipping and gaps while it runs. The guesses about a wrong format need a few seconds of
+the received bytes.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 LOOK_S = 3
 LOOKS = 5
-"""A guess is made for each of the first so many times LOOK_S seconds that are not silent."""
+"""A format is guessed for each of the first LOOKS stretches of LOOK_S seconds that are not silent."""
 
-MOST_BYTES = 1 << 19
-"""Bytes that are gathered for it at most."""
+MAX_BYTES = 1 << 19
+"""Maximum size of such a stretch."""
 
-MOST_FULL, MOST_OFFSET = 0.002, 0.02
-"""Shares of full scale: of samples that reach it, and of the mean's distance from zero."""
+MAX_FULL, MAX_OFFSET = 0.002, 0.02
+"""Maximum share of samples at full scale, and maximum distance of the mean from zero as a share of full scale."""
 
 CONTAINERS = {
     b"RIFF": "a WAV file",
@@ -38,13 +38,13 @@ CONTAINERS = {
 
 
 class SignalDoctor:
-    """Watches one stream; findings are in words for its user, and may be given again and again."""
+    """Watches one stream. Findings are sentences for its user; the same finding may be returned many times."""
 
     def __init__(self, options: SessionOptions, converter: Converter) -> None:
         self._options = options
         self._converter = converter
         second = bytes_per_second(options.sample_rate, options.encoding, options.channels)
-        self._size = min(LOOK_S * second, MOST_BYTES)
+        self._size = min(LOOK_S * second, MAX_BYTES)
         self._looks = LOOKS
         self._seen = bytearray()
         self._position = 0
@@ -52,11 +52,11 @@ class SignalDoctor:
 
     @property
     def due(self) -> bool:
-        """Whether there is enough to `examine`."""
+        """Whether enough bytes are gathered for `examine`."""
         return len(self._seen) >= self._size
 
     def look(self, data: bytes | memoryview) -> list[str]:
-        """Findings about the next of the client's messages, and about all before it."""
+        """Take the next message; return findings about it, and about the levels of the stream so far."""
         found = []
         if self._fresh and bytes(data[:4]).startswith(tuple(CONTAINERS)):
             what = next(what for start, what in CONTAINERS.items() if bytes(data[:4]).startswith(start))
@@ -68,11 +68,11 @@ class SignalDoctor:
         return found + self._levels()
 
     def flushed(self) -> None:
-        """What follows is a new recording, which may be a file."""
+        """Expect a new recording, which may be a file with a header."""
         self._fresh = True
 
     def examine(self) -> list[str]:
-        """Findings about the bytes that were gathered. Takes some milliseconds, more on a Pi: call it in a thread."""
+        """Return findings about the gathered bytes. Takes milliseconds, more on a slow machine: call it in a thread."""
         seen = bytes(self._seen)
         self._seen.clear()
         self._looks -= 1
@@ -80,15 +80,15 @@ class SignalDoctor:
             from sttd.audio.misread import misread
 
             return misread(seen, self._options.sample_rate, self._options.channels)
-        except ImportError:  # NumPy comes with the extras of the local providers
+        except ImportError:  # NumPy comes only with the extras of the local providers
             pass
-        except Exception:  # advice must not end a session
-            logger.exception("the doctor failed; the session goes on")
+        except Exception:  # a missing hint must not end a session
+            logger.exception("the check of the audio format failed; the session goes on")
         self._looks = 0
         return []
 
     def _gather(self, data: bytes) -> None:
-        """Bytes one after another from a whole frame on, beginning where it is not silent."""
+        """Gather consecutive bytes, from the first whole frame of a message that is not mostly zeros."""
         if not self._seen:
             data = data[-self._position % (4 * self._options.channels) :]
             if data.count(0) > 0.75 * len(data):
@@ -96,18 +96,19 @@ class SignalDoctor:
         self._seen += data[: self._size - len(self._seen)]
 
     def _levels(self) -> list[str]:
-        """About all that was converted so far."""
+        """Return findings about the levels of all converted audio."""
         count, mean, _power, full, _zeros, _gap = self._converter.levels()
         found = []
-        if count >= LOOK_S * RATE and full > MOST_FULL:
+        if count >= LOOK_S * RATE and full > MAX_FULL:
             found.append("too many samples are at full scale: the recording level is too high")
-        if count >= LOOK_S * RATE and abs(mean) > MOST_OFFSET:
+        if count >= LOOK_S * RATE and abs(mean) > MAX_OFFSET:
             found.append("the signal is off centre: the sound card may be faulty")
         return found
 
     @property
     def summary(self) -> tuple[float, float, float, float]:
-        """Of the whole stream, for the log: level in dB, offset, share at full scale, longest gap in seconds."""
+        """For the log: the stream's level in dB, its offset, its share of samples at full scale, and its longest gap
+        in seconds."""
         _count, mean, power, full, _zeros, gap = self._converter.levels()
         level = 10 * math.log10(power) if power else -math.inf
         return level, mean, full, gap / RATE

@@ -1,4 +1,4 @@
-"""An utterance as a file to upload: FLAC where an encoder is installed, else WAV."""
+"""Encode an utterance as a file to upload: FLAC if an encoder is installed, else WAV."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sttd.audio.format import RATE, SAMPLE_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file's name, content and media type."""
+    """A file to upload."""
 
     name: str
     content: bytes
@@ -19,11 +19,11 @@ class Upload:
 
 
 def encoded(pcm: bytes) -> Upload:
-    """16 kHz mono s16 as a lossless file. Takes some milliseconds: call it in a thread."""
+    """Encode PCM (16-bit, 16 kHz, mono) without loss. Takes some milliseconds: call it in a thread."""
     try:
         import numpy as np
         import soundfile
-    except (ImportError, OSError):  # OSError: without libsndfile
+    except (ImportError, OSError):  # OSError: libsndfile is missing
         return Upload("audio.wav", _wav(pcm), "audio/wav")
     file = io.BytesIO()
     soundfile.write(file, np.frombuffer(pcm, np.int16), RATE, format="FLAC", subtype="PCM_16")

@@ -1,4 +1,4 @@
-"""Endpointing: from one decision a frame to where utterances begin and end. A pure state machine; times in samples."""
+"""Endpointing: find the beginnings and ends of utterances in the voice gate's decisions, one per frame."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ if TYPE_CHECKING:
     from sttd.config.config import EndpointConfig
 
 CUT_WINDOW = samples(2000)
-"""How far before its greatest length an utterance may be cut: two seconds of speech are hardly without a gap."""
+"""An utterance of maximum length is cut within this distance from its end: two seconds of speech nearly always have a
+gap."""
 
 FAINT_ONSET = samples(500)
-"""How far before the gate was sure an utterance may begin, if what lay there might have been speech."""
+"""How far an utterance may begin before the gate opened, if the audio there was perhaps speech."""
 
 LEFT_OUT = samples(400)
-"""So little audio is not left out before an utterance: a recording that was cut tightly is decoded as a whole."""
+"""Less audio than this is not left out before an utterance: a tightly cut recording is decoded as a whole."""
 
 DOUBT = 3
-"""How many times as long a silence must be in which there may be speech, as far as the gate can tell."""
+"""Factor for the silence that ends an utterance, if that silence is perhaps speech."""
 
 ONSET_GAP = samples(100)
-"""Silence within an onset that does not make it a false one: stops and sibilants are quiet."""
-
+"""Maximum silence within an onset: stops and sibilants are quiet."""
 
 MID_SPEECH = samples(100)
-"""Silence after which somebody may have stopped speaking."""
+"""Maximum silence in mid-speech."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The open utterance ends before sample `at`; `settled` if nothing was heard since its last Pause."""
+    """The open utterance ends before sample `at`. `settled`: there was no speech after its last Pause."""
 
     at: int
     settled: bool = False
@@ -58,11 +58,22 @@ Mark = Begin | Pause | End
 
 
 class Endpointer:
-    """Feeds on the gate's decisions, one a frame, counted from sample `at` of the stream.
+    """A state machine from frames to marks. All times are samples since the stream began; the first frame is at `at`.
 
-    `sure` is the sample up to which audio belongs to the open utterance whatever comes next: silence past the hangover
-    belongs to it only if speech goes on, and near the greatest length nothing does past the quietest frame so far,
-    where the utterance will be cut.
+    Operations, each O(1) per frame:
+    - `step` takes the next frame and `flush` ends the open utterance now; both return marks in order.
+    - `sure` is the sample up to which the audio belongs to the open utterance, whatever comes next. So audio can go to
+      a recognizer before the end is known. Silence after the hangover is not sure, since it belongs to the utterance
+      only if speech goes on. Near the maximum length nothing after the quietest frame is sure: the cut will be there.
+
+    Invariants:
+    - An utterance is a Begin, any number of Pauses and an End. Utterances do not overlap.
+    - `sure` never moves back within an utterance, and never lies after its End.
+    - No mark and no `sure` lies more than `reach()` samples before now, so callers keep only that much audio.
+
+    A frame is voiced, perhaps speech, or silent. Only voiced frames begin an utterance, since noise is often perhaps
+    speech. Once it has begun, frames that are perhaps speech extend it, before and after, since words begin and end
+    softly. There is no clock and no I/O, so the marks do not depend on how the stream arrives.
     """
 
     def __init__(self, config: EndpointConfig, at: int = 0) -> None:
@@ -90,34 +101,34 @@ class Endpointer:
 
     @property
     def last_end(self) -> int:
-        """Where the last utterance ended, or the stream was flushed or began."""
+        """The sample at which the last utterance ended; without one, where the stream was flushed or began."""
         return self._last_end
 
     @property
     def mid_speech(self) -> bool:
-        """Whether somebody speaks, or may have begun to, and has not been silent for a tenth of a second."""
+        """Whether somebody speaks or begins to speak, without a silence of MID_SPEECH so far."""
         return self._silence < MID_SPEECH if self._open else self._voiced > 0
 
     @property
     def sure(self) -> int:
-        """See the class; without an open utterance, where the last one ended."""
+        """See the class. Without an open utterance: where the last one ended."""
         if not self._open:
             return self._last_end
         return self._heard() if self._cut_at is None else min(self._heard(), self._cut_at)
 
     def _heard(self) -> int:
-        """The end of the speech so far, with its hangover."""
+        """Return the end of the speech so far, including the hangover."""
         return self._now - max(0, self._silence - self._hangover)
 
     @staticmethod
     def reach(config: EndpointConfig) -> int:
-        """How many samples before now a mark or `sure` can lie."""
+        """Return how many samples before now a mark or `sure` can lie."""
         onset = 2 * samples(config.onset_ms + max(config.onset_ms, config.min_speech_ms)) + ONSET_GAP + FAINT_ONSET
         onset += samples(config.pre_roll_ms) + LEFT_OUT
         return max(onset, DOUBT * samples(config.min_silence_ms), CUT_WINDOW) + 3 * FRAME
 
     def step(self, voiced: bool, power: float, *, perhaps: bool = False) -> list[Mark]:
-        """Judge the next frame: `voiced` or not, `perhaps` speech if not, and of which mean square."""
+        """Take the next frame: whether it is `voiced`, its mean square, and whether it is `perhaps` speech."""
         self._now += FRAME
         if self._open:
             return self._inside(voiced, perhaps, power)
@@ -153,7 +164,7 @@ class Endpointer:
         self._calm = 0
         self._paused = False
         self._cut_at: int | None = None
-        self._least = float("inf")
+        self._min_power = float("inf")
         self._powers: deque[float] = deque(maxlen=3)
         return Begin(at)
 
@@ -175,16 +186,16 @@ class Endpointer:
         return []
 
     def _look_for_gap(self, power: float) -> None:
-        """Note the middle of the quietest three frames: a single one may be the closure of a stop."""
+        """Note the middle of the quietest three frames. A single quiet frame may be the closure of a stop consonant."""
         if self._cut_at is None:
             self._cut_at = self._now - FRAME
         self._powers.append(power)
-        if sum(self._powers) <= self._least and len(self._powers) == self._powers.maxlen:
-            self._least = sum(self._powers)
+        if sum(self._powers) <= self._min_power and len(self._powers) == self._powers.maxlen:
+            self._min_power = sum(self._powers)
             self._cut_at = self._now - FRAME - FRAME // 2
 
     def _cut(self) -> list[Mark]:
-        """End the utterance at the gap; what came after it begins the next one, which may be silent by now."""
+        """End the utterance at the gap. Speech after the gap begins the next utterance."""
         silence = self._silence
         at = self._now if self._cut_at is None else self._cut_at
         marks: list[Mark] = [self._end(at, settled=False)]
@@ -200,7 +211,7 @@ class Endpointer:
         return End(at, settled)
 
     def flush(self, rest: int = 0) -> list[Mark]:
-        """End the open utterance here, `rest` samples (less than a frame) after the last frame; forget an onset."""
+        """End the open utterance, or forget an onset, `rest` samples (less than a frame) after the last frame."""
         self._now += rest
         self._silence += rest if self._silence else 0
         marks: list[Mark] = [self._end(self._heard(), settled=self._paused)] if self._open else []

@@ -1,4 +1,4 @@
-"""Guesses about audio that is not in the format which its client announced."""
+"""Guess whether audio is in another format than its client announced."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FAINT = 150.0
-"""Steps r.m.s. below which a pitch may be that of mains hum."""
+"""Level (r.m.s., in units of s16) below which a pitch may come from mains hum."""
 
 
 def misread(data: bytes, sample_rate: int, channels: int) -> list[str]:
-    """Guesses about bytes that were announced as s16: at most one, as each makes nonsense of the others."""
+    """Return at most one guess about bytes that were announced as s16: each guess rules out the others."""
     data = data[: len(data) // (4 * channels) * 4 * channels]
     if _plausible_floats(np.frombuffer(data, "<f4")):
         return ["this looks like 32-bit float samples: say so with encoding=pcm_f32le"]
@@ -30,7 +30,7 @@ def misread(data: bytes, sample_rate: int, channels: int) -> list[str]:
 
 
 def _plausible_floats(values: NDArray[np.float32]) -> bool:
-    """Samples of speech read as floats are denormal or not a number every few milliseconds; floats never are."""
+    """Whether bytes are float samples. Speech in s16, read as floats, is denormal or NaN every few milliseconds."""
     values = values[values != 0]
     if len(values) < 4000:
         return False
@@ -41,16 +41,16 @@ def _plausible_floats(values: NDArray[np.float32]) -> bool:
 
 
 def _smoothness(frames: NDArray[np.float64]) -> float:
-    """Correlation of neighbouring samples: that of sound is high, that of wrong bytes is not."""
+    """Return the correlation of neighbouring samples: high for sound, low for bytes in the wrong order."""
     frames = frames - frames.mean(axis=0)
     power = float((frames**2).sum())
     return float((frames[1:] * frames[:-1]).sum()) / power if power else 1.0
 
 
 def _too_slow(samples: NDArray[np.float64], rate: int) -> bool:
-    """Speech at a third of its speed is deeper than any voice, or deep and without any hiss.
+    """Whether speech plays at about a third of its speed: deeper than any voice, or deep and without any hiss.
 
-    The pitch is the median over loud stretches of 128 ms, of the first high peak of their autocorrelation.
+    The pitch is the median over loud stretches of 128 ms; in each, the first high peak of the autocorrelation counts.
     """
     size = rate * 128 // 1000
     stretches = samples[: len(samples) // size * size].reshape(-1, size)
@@ -73,7 +73,7 @@ def _too_slow(samples: NDArray[np.float64], rate: int) -> bool:
     pitch = float(np.median(pitches))
     spread = float(np.percentile(pitches, 75) - np.percentile(pitches, 25)) / pitch
     if not 0.03 < spread < 0.6:
-        return False  # the pitch of hum and engines stays, that of clicks is none; a voice's moves a little
+        return False  # a voice's pitch varies a little; the pitch of hum is constant, and clicks have no stable pitch
     total = power.sum(axis=0)
     hiss = total[(frequency > 2800) & (frequency < 4000)].sum() / (total[frequency < 2800].sum() + 1e-9)
     return bool((pitch < 70 and hiss < 1.2e-3) or (pitch < 120 and hiss < 6e-5))

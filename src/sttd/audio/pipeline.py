@@ -1,4 +1,4 @@
-"""One stream's audio path: convert, gate, endpoint. Bytes in, segments of utterances out, in order."""
+"""One stream's audio path: convert, gate, endpoint. Takes bytes and returns segments of utterances, in order."""
 
 from __future__ import annotations
 
@@ -21,34 +21,35 @@ if TYPE_CHECKING:
 
 
 PIECE = samples(100)
+"""Samples in one Speech segment, at most."""
+
 SLICES = 4
-"""Parts of a second in which audio goes through the ring buffer."""
+"""Audio goes through the ring buffer in slices of a second divided by this."""
 
 PERHAPS = 0.15
-"""Probability of speech from which audio before an onset belongs to it, and a silence is doubtful: words begin and end
-softly."""
+"""Minimum probability of speech in a frame that is perhaps speech (see Endpointer)."""
 
 PROBABLE = 0.5
-"""Probability of speech from which it is worth a word that no utterance began."""
+"""Minimum confidence of the gate at which speech that began no utterance is reported."""
 
 DOUBTFUL = 0.1
-"""Confidence of the gate from which a stretch of audio in which no utterance began is decoded all the same at its end,
-so that the recognizer may decide whether it is a word."""
+"""Minimum confidence of the gate at which a stretch without an utterance is decoded when it is flushed: the recognizer
+decides whether there is a word in it."""
 
 BEFORE_DOUBT, AFTER_DOUBT = samples(1200), samples(800)
-"""How much of such a stretch is decoded, before and after its most probable place."""
+"""How much of such a stretch is decoded before and after its most probable place."""
 
 TIGHTLY_CUT = samples(1500)
-"""A whole stretch of audio that is no longer was recorded for one word: the gate, which hears no room around it, is not
-asked how sure it is."""
+"""A stretch of up to this length is taken for a recording of one word, and gets full confidence: without a silence
+around the word the gate cannot be sure."""
 
 DOUBT_LASTS = samples(10000)
-"""A stretch is judged no later than this after its most probable place."""
+"""A doubtful place that is older than this is not decoded."""
 
 
 @dataclass(frozen=True, slots=True)
 class UtteranceStart:
-    """An utterance begins, `at` samples (16 kHz) after the stream's start."""
+    """An utterance begins at sample `at` (16 kHz) of the stream."""
 
     at: int
 
@@ -59,12 +60,12 @@ class Speech:
 
     pcm: bytes
     confidence: float = 1.0
-    """The gate's highest confidence in the utterance so far (see VoiceGate); 1 where it was not asked."""
+    """The gate's maximum confidence in the utterance so far (see VoiceGate); 1 if the gate is off."""
 
 
 @dataclass(frozen=True, slots=True)
 class SpeechPause:
-    """All audio so far has been passed on and may be the whole utterance: a recognizer may want to start on it."""
+    """The audio so far may be the whole utterance, and has been passed on: a recognizer may start to decode it."""
 
     confidence: float = 1.0
     """See Speech."""
@@ -72,7 +73,7 @@ class SpeechPause:
 
 @dataclass(frozen=True, slots=True)
 class UtteranceEnd:
-    """The open utterance is complete; `settled` if all that was heard in it came before the last SpeechPause."""
+    """The open utterance is complete. `settled`: all its speech came before the last SpeechPause."""
 
     settled: bool = False
     confidence: float = 1.0
@@ -84,21 +85,21 @@ Segment = UtteranceStart | Speech | SpeechPause | UtteranceEnd
 
 @dataclass(slots=True)
 class Doubt:
-    """The most probable speech since the last utterance ended or the stream was flushed."""
+    """The most probable speech since the last utterance or flush."""
 
     confidence: float = 0.0
     at: int = 0
-    """The sample up to which that confidence was reached."""
+    """The end of the frame with that confidence."""
     begins: int = 0
     pcm: bytes = b""
-    """The audio around it, from sample `begins` on, once all of it has come."""
+    """The audio around that frame, from sample `begins` on; empty until all of it has arrived."""
 
 
 class Pipeline:
-    """The audio path of a session.
+    """The audio path of a session. `at` is the sample of the stream at which it begins.
 
-    With the gate off everything is one utterance until `flush`; `bounded` ends it at the greatest length all the
-    same, for recognizers that find no endpoints themselves.
+    With the gate off, all audio until `flush` is one utterance. `bounded` ends that at the maximum length, for
+    recognizers that do not find endpoints themselves.
     """
 
     def __init__(self, options: SessionOptions, *, bounded: bool = True, at: int = 0) -> None:
@@ -107,7 +108,7 @@ class Pipeline:
         self._converter = converter(options.sample_rate, options.encoding, options.channels, options.channel)
         self.doctor = SignalDoctor(options, self._converter)
         self._began = self._stretch_began = at
-        self.samples = at  # since the stream began: judged, or with the gate off passed on
+        self.samples = at  # of the stream that are judged, or with the gate off passed on
         self._open_samples = 0
         if options.gate:
             self._gate = VoiceGate(options.threshold)
@@ -118,7 +119,7 @@ class Pipeline:
 
     @cached_property
     def _ring(self) -> RingBuffer:
-        """Made with the first audio: there may be many sessions that send none."""
+        """The latest audio. Allocated with the first audio, since many sessions may send none."""
         return RingBuffer(Endpointer.reach(self._options) + PIECE + RATE // SLICES + FRAME)
 
     @property
@@ -133,7 +134,7 @@ class Pipeline:
 
     @property
     def undecided(self) -> bool:
-        """Whether an utterance is open, or the last audio may be one, so that a flush may give a text."""
+        """Whether a flush may give text: an utterance is open, or the last audio may be one."""
         doubtful = self._options.gate and self._doubt.confidence >= DOUBTFUL
         return self.speaking or self.mid_speech or doubtful
 
@@ -143,7 +144,7 @@ class Pipeline:
         return self.undecided or self._converter.pending > 0
 
     def take_missed(self) -> str:
-        """What seems to have been speech and began no utterance, in words; each such place is told once."""
+        """Return a message about probable speech that began no utterance, else "". Each place is reported once."""
         missed = self._missed if self._options.gate else ""
         if missed:
             self._missed = ""
@@ -151,11 +152,11 @@ class Pipeline:
 
     @property
     def bytes_per_second(self) -> int:
-        """Data rate of what `feed` takes."""
+        """Data rate of the client's audio."""
         return bytes_per_second(self._options.sample_rate, self._options.encoding, self._options.channels)
 
     def feed(self, data: bytes | memoryview) -> list[Segment]:
-        """Take the client's bytes, cut anywhere."""
+        """Take the client's next bytes, which may be cut anywhere; return the segments that they complete."""
         if not self._options.gate:
             return list(self._ungated(self._converter.feed(data)))
         segments: list[Segment] = []
@@ -167,7 +168,7 @@ class Pipeline:
         return segments
 
     def flush(self) -> list[Segment]:
-        """Take the resampler's tail and end the open utterance; the stream may go on."""
+        """End the open utterance, with the resampler's tail; return the last segments. The stream may go on."""
         tail = self._converter.flush()
         self.doctor.flushed()
         if not self._options.gate:
@@ -191,7 +192,7 @@ class Pipeline:
         return segments
 
     def _judge(self) -> Iterator[Segment]:
-        """Every whole frame in the ring buffer that has not been judged."""
+        """Judge every whole frame in the ring buffer that has not been judged."""
         gate, endpointer = self._gate, self._endpointer
         while (at := self.samples - self._began) + FRAME <= self._ring.end:
             voiced = gate.is_speech(self._ring.view(at, at + FRAME))
@@ -208,7 +209,7 @@ class Pipeline:
                 self._look_back()
 
     def _look_back(self) -> None:
-        """Keep the audio around the most probable speech that began no utterance, until it is too old."""
+        """Keep the audio around the most probable speech that began no utterance, until that is too old."""
         age = self.samples - self._doubt.at
         if age == AFTER_DOUBT // FRAME * FRAME:
             self._keep_doubt()
@@ -226,7 +227,7 @@ class Pipeline:
         self._doubt.pcm = self._ring.read(begins - self._began, self.samples - self._began)
 
     def _doubtful(self) -> Iterator[Segment]:
-        """A stretch without an utterance as one: the recognizer decides whether there is a word in it."""
+        """Yield the doubtful audio as an utterance: the recognizer decides whether there is a word in it."""
         if not self._doubt.pcm:
             self._keep_doubt()
         doubt, size = self._doubt, PIECE * SAMPLE_BYTES
@@ -250,8 +251,8 @@ class Pipeline:
                     self._doubt = Doubt()
 
     def _speech(self, upto: int) -> Iterator[Speech]:
-        """The open utterance's audio up to a sample, in pieces that do not depend on how the client cut its stream:
-        what a streaming recognizer finds depends a little on the pieces that it is given."""
+        """Yield the open utterance's audio up to a sample. The pieces do not depend on the client's messages, since a
+        streaming recognizer's text depends a little on its pieces."""
         while self._sent < upto:
             end = min(upto, self._sent + PIECE)
             yield Speech(self._ring.read(self._sent - self._began, end - self._began), self._doubt.confidence)
@@ -273,8 +274,8 @@ class Pipeline:
 
 
 def prepare(options: SessionOptions) -> None:
-    """Do beforehand what would hold up a stream when first needed: design filters, import NumPy."""
+    """Do the slow preparations for a stream with these options in advance: design filters, import NumPy."""
     filter_bank(options.sample_rate)
     if options.encoding == "pcm_s16le":
-        with contextlib.suppress(ImportError, OSError):  # OSError: no file may be opened; it only advises
+        with contextlib.suppress(ImportError, OSError):  # OSError: too many open files; the check is optional
             importlib.import_module("sttd.audio.misread")

@@ -1,7 +1,7 @@
-"""The head of a WAV file: how its samples are written.
+"""Read the header of a WAV file: the format of its samples.
 
-Python's `wave` reads no float samples, and in 3.11 no WAVE_FORMAT_EXTENSIBLE (24 bits, three channels). The format is
-that of Microsoft's "Multiple Channel Audio Data and WAVE Files".
+Python's `wave` does not read float samples, nor, in 3.11, WAVE_FORMAT_EXTENSIBLE (24 bits, three channels). The format
+is described in Microsoft's "Multiple Channel Audio Data and WAVE Files".
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NAMES = {PCM: "PCM", FLOAT: "float", ALAW: "A-law", MULAW: "mu-law"}
 
 @dataclass(frozen=True, slots=True)
 class WavHead:
-    """The format of the samples, `size` bytes of which follow at once in the file (-1: to its end)."""
+    """The format of the samples. The next `size` bytes of the file are samples (-1: all bytes to its end)."""
 
     rate: int
     channels: int
@@ -34,12 +34,12 @@ class WavHead:
 
     @property
     def frame_bytes(self) -> int:
-        """Bytes of one sample of every channel."""
+        """Bytes of a frame: one sample of every channel."""
         return self.channels * next(bits for (_tag, bits), name in ENCODINGS.items() if name == self.encoding) // 8
 
 
 def read_head(file: BinaryIO) -> WavHead:
-    """Read up to the first sample. ValueError, in words for its user, where it is no WAV file that can be used."""
+    """Read the header, up to the first sample. Raises ValueError, in words for the user, if the file cannot be used."""
     start = file.read(12)
     if start[:4] != b"RIFF" or start[8:] != b"WAVE":
         raise ValueError("is not a WAV file")
@@ -48,7 +48,7 @@ def read_head(file: BinaryIO) -> WavHead:
         name, size = struct.unpack("<4sI", head)
         if name == b"data":
             if found is None:
-                raise ValueError("does not say how its samples are written")
+                raise ValueError("does not say the format of its samples")
             return WavHead(*found, -1 if size == 0xFFFFFFFF else size)
         content = file.read(size + size % 2)
         if name == b"fmt ":
@@ -57,15 +57,15 @@ def read_head(file: BinaryIO) -> WavHead:
 
 
 def _format(content: bytes) -> tuple[int, int, str]:
-    """Rate, channels and encoding."""
+    """Return sample rate, channels and encoding."""
     if len(content) < 16:
-        raise ValueError("is cut off in its head")
+        raise ValueError("is cut off in its header")
     tag, channels, rate, _bytes_a_second, _frame, bits = struct.unpack("<HHIIHH", content[:16])
     if tag == EXTENSIBLE and len(content) >= 26:
         tag = struct.unpack("<H", content[24:26])[0]
     encoding = ENCODINGS.get((tag, bits))
     if encoding is None:
-        raise ValueError(f"has samples that cannot be used ({NAMES.get(tag, f'format {tag}')} of {bits} bits)")
+        raise ValueError(f"has samples in an unsupported format ({NAMES.get(tag, f'format {tag}')} of {bits} bits)")
     if not channels or not rate:
-        raise ValueError(f"has {channels} channels at {rate} samples a second")
+        raise ValueError(f"has {channels} channels at {rate} samples per second")
     return rate, channels, encoding

@@ -1,1 +1,1 @@
-"""Engines that other machines run."""
+"""Cloud providers: engines that run on other machines."""

@@ -1,4 +1,4 @@
-"""Clouds: engines that other machines run. Audio leaves this machine."""
+"""The interface of a cloud provider, to which audio is sent over the network."""
 
 from __future__ import annotations
 
@@ -11,55 +11,58 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from sttd.config.config import Config, SessionOptions
-    from sttd.recognizers.base import Backstop, CloudRecognizer
+    from sttd.recognizers.base import CloudRecognizer, CloudSupervisor
 
 
 class Cloud(ABC):
-    """A provider in the network. It has no model to load; audio leaves the machine."""
+    """A provider in the network. It has no model to load."""
 
     name: ClassVar[str]
     title: ClassVar[str]
-    """Its name as people write it."""
+    """The provider's name as people write it."""
     library: ClassVar[str]
-    """The module that must be importable; the extra that brings it has the provider's name."""
+    """The module that must be importable. The extra that installs it has the provider's name."""
     finds_endpoints: ClassVar[bool]
-    """Whether it ends utterances by itself where the gate is off."""
+    """Whether the provider ends utterances itself if the gate is off."""
     takes_phrases: ClassVar[bool] = False
+    """Whether the session option `phrases` has an effect."""
 
     model = ""
     destination = ""
-    """The host that audio is sent to."""
+    """The host to which audio is sent."""
     problem = ""
-    """Why it cannot be used at all, as it is set up; for clients."""
+    """Why this configuration cannot work, as a message for clients; empty if it can."""
 
     @abstractmethod
     def __init__(self, config: Config) -> None:
-        """ConfigError where there is no API key."""
+        """Raises ConfigError if there is no API key or the base URL cannot be used."""
 
     @abstractmethod
-    def recognizer(self, options: SessionOptions, backstop: Backstop) -> AbstractAsyncContextManager[CloudRecognizer]:
-        """A recognizer for one session."""
+    def recognizer(
+        self, options: SessionOptions, supervisor: CloudSupervisor
+    ) -> AbstractAsyncContextManager[CloudRecognizer]:
+        """Return a recognizer for one session."""
 
     def check(self, options: SessionOptions) -> Sequence[str]:
-        """What the provider will do in part only."""
+        """Return warnings about options that the provider ignores, in whole or in part."""
         return (f"phrases: {self.name} makes no use of them",) if options.phrases and not self.takes_phrases else ()
 
     def state(self) -> dict[str, float]:
-        """What is left of the account's limits, as far as it is known here."""
+        """Return the remaining quota of the account by name, as far as it is known here."""
         return {}
 
     async def aclose(self) -> None:
-        """Close what is kept open between sessions."""
+        """Close the connections that are kept open between sessions."""
         return
 
 
 def printable(text: str) -> str:
-    """A text from a peer's JSON, in which there may be half of a surrogate pair, which no message can carry on."""
+    """Clean a text from a peer's JSON, which may contain half of a surrogate pair: that cannot be encoded."""
     return text.encode(errors="replace").decode().strip()
 
 
 def finite(value: str | float) -> float:
-    """A number from a peer's JSON, in which Python's parser lets NaN and Infinity through; ValueError for these."""
+    """Return a number from a peer's JSON. Raises ValueError for NaN and Infinity, which Python's parser accepts."""
     number = float(value)
     if not math.isfinite(number):
         raise ValueError(f"not a finite number: {number}")

@@ -1,4 +1,4 @@
-"""Where a cloud's API is."""
+"""The URL of a cloud's API."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ SECURE = {"https": True, "wss": True, "http": False, "ws": False}
 
 
 class BaseUrl:
-    """A `base_url`, taken apart. `path` has no slash at its end."""
+    """The parts of a `base_url`. `path` has no slash at its end."""
 
     def __init__(self, setting: str, url: str) -> None:
-        """ConfigError, which names the setting, where the URL cannot be used."""
+        """Raises ConfigError, naming the setting, if the URL cannot be used."""
         parts = urlsplit(url)
         try:
             self.scheme = parts.scheme
@@ -29,10 +29,10 @@ class BaseUrl:
         self.netloc = parts.netloc
         self.path = parts.path.rstrip("/")
         self.tls = ssl.create_default_context() if secure else None
-        """It trusts the system's certificates, or those of SSL_CERT_FILE. Made once: it takes some 30 ms."""
+        """Trusts the system's certificates, or those in SSL_CERT_FILE. Made only once, since it takes some 30 ms."""
 
     def proxy(self) -> str:
-        """The proxy that the environment names for it (HTTPS_PROXY, ALL_PROXY, NO_PROXY and the like); empty: none."""
+        """Return the proxy for this URL from the environment (HTTPS_PROXY, ALL_PROXY, NO_PROXY and others), or ""."""
         proxies = urllib.request.getproxies()
         if urllib.request.proxy_bypass(self.host):
             return ""

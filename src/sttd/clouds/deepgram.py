@@ -1,4 +1,4 @@
-"""The deepgram provider: speech over a WebSocket as it comes (https://developers.deepgram.com/reference/streaming)."""
+"""The deepgram provider: streams speech over a WebSocket (https://developers.deepgram.com/reference/streaming)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from sttd.config.config import Config, SessionOptions
-    from sttd.recognizers.base import Backstop, CloudRecognizer
+    from sttd.recognizers.base import CloudRecognizer, CloudSupervisor
 
 
 class Deepgram(Cloud):
-    """One account at Deepgram, or at whatever answers at `deepgram.base_url`."""
+    """One account at Deepgram, or at another server at `deepgram.base_url`."""
 
     name: ClassVar[str] = "deepgram"
     title: ClassVar[str] = TITLE
@@ -37,10 +37,10 @@ class Deepgram(Cloud):
         self._connector = Connector(base_url, key, self.model, config.deepgram)
 
     @asynccontextmanager
-    async def recognizer(self, options: SessionOptions, backstop: Backstop) -> AsyncIterator[CloudRecognizer]:
+    async def recognizer(self, options: SessionOptions, supervisor: CloudSupervisor) -> AsyncIterator[CloudRecognizer]:
         """See Cloud."""
         async with trio.open_nursery() as nursery:
-            recognizer = DeepgramRecognizer(self._connector, options, backstop)
+            recognizer = DeepgramRecognizer(self._connector, options, supervisor)
             nursery.start_soon(recognizer.run)
             yield recognizer
             await recognizer.close()

@@ -27,19 +27,19 @@ logger = logging.getLogger(__name__)
 
 TITLE = "Deepgram"
 CONNECT_S = 5.0
-MESSAGE_BYTES = 1 << 20
+MAX_MESSAGE_BYTES = 1 << 20
 _REASONS = {
-    400: "did not take the request",
+    400: "rejected the request",
     401: "rejected the API key",
     402: "says that the account has no credit",
     403: "does not allow this account to use the model",
-    429: "has no room for another stream of this account",
+    429: "allows no further stream for this account",
 }
 _PERMANENT = {400, 401, 402, 403}
 
 
 class Lost(Exception):
-    """There is no connection, or none any more; another may be had."""
+    """The connection failed or was lost. Another attempt may succeed."""
 
 
 class Connector:
@@ -53,7 +53,7 @@ class Connector:
 
     @asynccontextmanager
     async def connect(self, options: SessionOptions) -> AsyncIterator[WebSocketConnection]:
-        """A connection upstream. CloudError where it is of no use to try again."""
+        """Open a connection. Raises CloudError if another attempt would fail too, Lost if Deepgram refuses for now."""
         try:
             async with trio.open_nursery() as nursery, self._stream() as stream:
                 with trio.fail_after(CONNECT_S):
@@ -63,7 +63,7 @@ class Connector:
                         self._base_url.netloc,
                         f"{self._base_url.path}/v1/listen?{urlencode(self._query(options), doseq=True)}",
                         extra_headers=[(b"Authorization", f"Token {self._key}".encode())],
-                        max_message_size=MESSAGE_BYTES,
+                        max_message_size=MAX_MESSAGE_BYTES,
                     )
                 yield connection
                 nursery.cancel_scope.cancel()
@@ -74,7 +74,7 @@ class Connector:
 
     @asynccontextmanager
     async def _stream(self) -> AsyncIterator[trio.SocketStream | trio.SSLStream[trio.SocketStream]]:
-        """A connection to the server, closed in the end: trio-websocket leaves one open that the peer has cut."""
+        """Open a TCP or TLS stream and close it at the end: trio-websocket does not close one that the peer has cut."""
         host, port, context = self._base_url.host, self._base_url.port, self._base_url.tls
         stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]
         with trio.fail_after(CONNECT_S):
@@ -116,9 +116,9 @@ class Connector:
             self.without_key(headers.get(b"dg-error", "")),
             self.without_key((rejected.body or b"").decode(errors="replace"))[:500],
         )
-        message = f"{TITLE} {_REASONS.get(status, 'has a fault')} ({status})"
+        message = f"{TITLE} {_REASONS.get(status, 'reported an error')} ({status})"
         return CloudError(message, permanent=True) if status in _PERMANENT else Lost(message)
 
     def without_key(self, text: str) -> str:
-        """For the log."""
+        """Return a text for the log, with the API key removed."""
         return text.replace(self._key, "[key]")

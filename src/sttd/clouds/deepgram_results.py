@@ -1,7 +1,7 @@
-"""Deepgram's results put together to partials and finals, without I/O.
+"""Assemble Deepgram's results to partials and finals, without I/O.
 
-https://developers.deepgram.com/docs/understand-endpointing-interim-results: results that are `is_final` follow one
-another; `speech_final`, an UtteranceEnd or the answer to a Finalize says that what was said is complete.
+An utterance consists of consecutive results with `is_final`. It is complete with `speech_final`, an UtteranceEnd or the
+answer to a Finalize. See https://developers.deepgram.com/docs/understand-endpointing-interim-results.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ EPSILON_S = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What was said so far; `final` if it is complete. `until` and word times: seconds of audio of this connection."""
+    """The text of an utterance so far, complete if `final`, and the time `until` which it covers the audio.
+
+    `until` and the word times are in seconds of this connection's audio.
+    """
 
     transcript: Transcript
     final: bool
@@ -29,20 +32,23 @@ class Heard:
 
 
 class Assembler:
-    """The results of one connection."""
+    """Assembles the results of one connection."""
 
     def __init__(self) -> None:
         self.until = 0.0
-        """Seconds of audio that results have come for."""
+        """Seconds of audio that results cover."""
         self.finalized = False
-        """Whether the answer to a Finalize has come since `expect_finalize`."""
+        """Whether the answer to a Finalize has arrived since `expect_finalize`."""
         self._over = 0.0
         self._committed: list[Transcript] = []
         self._committed_until = 0.0
         self._interim = Transcript("")
 
     def receive(self, message: Mapping[str, Any]) -> Heard | None:
-        """What a message of the server adds. ValueError where it is not as documented."""
+        """Take a message of the server. Returns the utterance so far if the message changes it, else None.
+
+        Raises ValueError if the message is not as documented.
+        """
         if message.get("type") == "UtteranceEnd" and self._committed:
             return self._take_committed()
         if message.get("type") != "Results":
@@ -54,7 +60,7 @@ class Assembler:
             raise ValueError(f"not as documented: {error!r}") from error
         answered = bool(message.get("from_finalize"))
         if end <= self._over + EPSILON_S:
-            return None  # of an utterance that was given up waiting for
+            return None  # a late result of an utterance that has ended
         self.finalized |= answered
         self.until = max(self.until, end)
         found = self._wanted(found)
@@ -70,7 +76,7 @@ class Assembler:
         return Heard(self.so_far, final=False, until=self.until)
 
     def _wanted(self, found: Transcript) -> Transcript:
-        """Without words of an utterance that is over."""
+        """Remove the words of an utterance that has ended."""
         words = tuple(word for word in found.words if (word.start + word.end) / 2 > self._over)
         if len(words) == len(found.words):
             return found
@@ -78,28 +84,28 @@ class Assembler:
 
     @property
     def so_far(self) -> Transcript:
-        """All that was said since the last final; the end of it may still change."""
+        """The text since the last final; its end may still change."""
         return _joined([*self._committed, self._interim])
 
     def _take_committed(self) -> Heard:
-        """What will not change any more; an interim result stays, and comes again."""
+        """Take the results that do not change any more. An interim result stays, since it will be sent again."""
         found = Heard(_joined(self._committed), final=True, until=self._committed_until)
         self._committed.clear()
         return found
 
     def take(self) -> Heard:
-        """All that was said since the last final, as a final."""
+        """Take the text since the last final, as a final."""
         found = Heard(self.so_far, final=True, until=self.until)
         self._committed.clear()
         self._interim = Transcript("")
         return found
 
     def expect_finalize(self) -> None:
-        """A Finalize is sent."""
+        """Note that a Finalize is being sent."""
         self.finalized = False
 
     def end(self, until: float) -> None:
-        """Nothing is wanted any more of the audio up to then."""
+        """Drop all results for audio before `until`, those to come included."""
         self.take()
         self._over = self.until = until
 

@@ -1,4 +1,4 @@
-"""A session's stream to Deepgram: what is sent when, what is kept, and when to begin anew."""
+"""A session's stream to Deepgram: sending audio, keeping it until a final covers it, and reconnecting."""
 
 from __future__ import annotations
 
@@ -27,57 +27,57 @@ if TYPE_CHECKING:
     from sttd.clouds.deepgram_connection import Connector
     from sttd.clouds.deepgram_results import Heard
     from sttd.config.config import SessionOptions
-    from sttd.recognizers.base import Backstop
+    from sttd.recognizers.base import CloudSupervisor
 
 logger = logging.getLogger(__name__)
 
 PIECE = RATE // 10 * SAMPLE_BYTES
 REPLAY_SPEED = 4
-"""What has waited for a connection is sent so many times as fast as it was spoken."""
+"""Speed, in multiples of real time, at which audio is sent that has waited for a connection."""
 
 KEEPALIVE_S = 4.0
 CLOSE_S = 2.0
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 4.0
-UNHEARD_S = 0.2
-"""Results may be missing for so much of an utterance's end."""
+FIRST_PAUSE_S, MAX_PAUSE_S = 0.25, 4.0
+MAX_UNHEARD_S = 0.2
+"""An utterance is complete without results for up to this much of its end."""
 
-LITTLE_S = 0.6
-"""A Finalize need not be answered where so little audio waits for results, says the documentation."""
+MAX_UNANSWERED_S = 0.6
+"""According to the documentation Deepgram may not answer a Finalize if at most this much audio waits for results."""
 
-KEPT_S = 60.0
-"""Audio that is kept for another connection, at most."""
+MAX_KEPT_S = 60.0
+"""Maximum audio that is kept for another connection."""
 
-AHEAD_S = 10.0
-"""Audio that waits to be sent, before more is taken."""
+MAX_UNSENT_S = 10.0
+"""Maximum audio that waits to be sent; `accept` waits beyond it."""
 
 
 class DeepgramRecognizer(CloudRecognizer):
-    """One stream upstream for a session, opened with its first utterance.
+    """A session's stream to Deepgram, opened with the first utterance.
 
-    Audio is kept until a final covers it. When a connection is lost, a new one hears again what is kept.
+    Audio is kept until a final covers it. If a connection is lost, the kept audio is sent again over a new one.
     """
 
-    def __init__(self, connector: Connector, options: SessionOptions, backstop: Backstop) -> None:
+    def __init__(self, connector: Connector, options: SessionOptions, supervisor: CloudSupervisor) -> None:
         self._connector = connector
         self._settings = connector.settings
         self._options = options
-        self._backstop = backstop
+        self._supervisor = supervisor
         self._changed = trio.Event()
         self._failure: CloudError | None = None
         self._kept = bytearray()
-        self._kept_at = 0.0  # in the stream
-        self._open = False  # an utterance
+        self._kept_at = 0.0  # the begin of the kept audio, in the stream
+        self._open = False  # whether an utterance is open
         self._finishing = False
         self._closing = False
         self._connection = trio.CancelScope()
-        self._patient_from = 0.0
+        self._retrying_since = 0.0
         self._pause = FIRST_PAUSE_S
         self._begin_connection()
 
     def _begin_connection(self) -> None:
         self._assembler = Assembler()
-        self._sent = 0  # bytes of what is kept
-        self._sent_s = 0.0  # in all
+        self._sent = 0  # bytes of the kept audio
+        self._sent_s = 0.0  # audio sent over this connection
         self._anchors = [(0.0, self._kept_at)]
         self._finalize = self._finishing
         self._finalize_sent: float | None = None
@@ -92,22 +92,22 @@ class DeepgramRecognizer(CloudRecognizer):
         self._open = True
         self._kept_at = at
         self._anchors = [*self._anchors[-1:], (self._sent_s, at)]
-        self._be_patient()
+        self._reset_retries()
         self._wake()
 
-    def _be_patient(self) -> None:
-        self._patient_from, self._pause = trio.current_time(), FIRST_PAUSE_S
+    def _reset_retries(self) -> None:
+        self._retrying_since, self._pause = trio.current_time(), FIRST_PAUSE_S
 
     async def accept(self, pieces: Sequence[bytes], *, confidence: float = 1.0) -> None:  # noqa: ARG002
-        """See Recognizer. CloudError where there is no connection to be had."""
+        """See Recognizer. Raises CloudError if there is no connection."""
         for piece in pieces:
             self._kept += piece
         self._wake()
-        while self._failure is None and self._unsent_s() > AHEAD_S:
+        while self._failure is None and self._unsent_s() > MAX_UNSENT_S:
             await self._changed.wait()
         if self._failure is not None:
             raise self._failure
-        excess = len(self._kept) - int(KEPT_S * RATE) * SAMPLE_BYTES
+        excess = len(self._kept) - int(MAX_KEPT_S * RATE) * SAMPLE_BYTES
         if excess > 0:
             self._forget(min(excess, self._sent))
 
@@ -115,13 +115,13 @@ class DeepgramRecognizer(CloudRecognizer):
         return (len(self._kept) - self._sent) / SAMPLE_BYTES / RATE
 
     def _forget(self, size: int) -> None:
-        """Let go of the oldest audio, which was sent."""
+        """Drop `size` bytes of the oldest kept audio, which has been sent."""
         del self._kept[:size]
         self._kept_at += size / SAMPLE_BYTES / RATE
         self._sent -= size
 
     async def finish(self, *, settled: bool = False, confidence: float = 1.0) -> None:  # noqa: ARG002
-        """See Recognizer. CloudError where no answer comes in time."""
+        """See Recognizer. Raises CloudError if no answer comes in time."""
         try:
             await self._finish()
         except CloudError as error:
@@ -146,7 +146,7 @@ class DeepgramRecognizer(CloudRecognizer):
         self.take_pending()
 
     def _complete(self) -> bool:
-        """Whether all that will be known of the utterance is known. NothingHeard where there will be no answer."""
+        """Return whether all results of the utterance have arrived. Raises NothingHeard if there will be no result."""
         if not self._kept:
             return True
         if self._finalize_sent is None:
@@ -156,9 +156,9 @@ class DeepgramRecognizer(CloudRecognizer):
         if trio.current_time() - self._finalize_sent < self._settings.finalize_s:
             return False
         unheard_s = self._sent_s - self._assembler.until
-        if UNHEARD_S < unheard_s <= LITTLE_S and not self._assembler.so_far.text:
+        if MAX_UNHEARD_S < unheard_s <= MAX_UNANSWERED_S and not self._assembler.so_far.text:
             raise NothingHeard(f"{TITLE} had no answer to {unheard_s:.1f} s of audio")
-        return unheard_s <= UNHEARD_S
+        return unheard_s <= MAX_UNHEARD_S
 
     def take_pending(self) -> tuple[float, bytes]:
         """See CloudRecognizer."""
@@ -171,7 +171,7 @@ class DeepgramRecognizer(CloudRecognizer):
         return at, pcm
 
     async def close(self) -> None:
-        """End the stream upstream as documented."""
+        """End the stream to Deepgram as documented."""
         self._closing = True
         self._wake()
         with trio.move_on_after(CLOSE_S):
@@ -179,7 +179,7 @@ class DeepgramRecognizer(CloudRecognizer):
                 await self._changed.wait()
 
     async def run(self) -> None:
-        """Keep a connection while there is something to be heard; runs until cancelled."""
+        """Connect when an utterance needs a connection, and keep the connection in silence, until `close`."""
         while not self._closing:
             if self._open and self._failure is None:
                 await self._keep_connected()
@@ -189,7 +189,7 @@ class DeepgramRecognizer(CloudRecognizer):
         self._wake()
 
     async def _keep_connected(self) -> None:
-        """Connect, and again when the connection is lost in an utterance."""
+        """Use a connection, and another one whenever it is lost during an utterance."""
         while self._open and not self._closing and self._failure is None:
             lost: BaseException | None = None
             with trio.CancelScope() as self._connection:
@@ -205,23 +205,23 @@ class DeepgramRecognizer(CloudRecognizer):
                 await self._before_next(self._connector.without_key(str(lost) or type(lost).__name__))
 
     async def _before_next(self, reason: str) -> None:
-        """Wait, longer each time; give up after the deadline."""
+        """Pause before the next connection, longer each time. Fail after the deadline."""
         logger.warning("deepgram: no connection: %s", reason)
         wait = self._pause * random.uniform(0.75, 1.0)  # noqa: S311
-        self._pause = min(2 * self._pause, LONGEST_PAUSE_S)
-        if trio.current_time() + wait - self._patient_from > self._settings.deadline_s:
+        self._pause = min(2 * self._pause, MAX_PAUSE_S)
+        if trio.current_time() + wait - self._retrying_since > self._settings.deadline_s:
             self._fail(CloudError(f"{TITLE} cannot be reached"))
         elif self._open:
             await trio.sleep(wait)
 
     def _fail(self, error: CloudError) -> None:
-        """Give up the utterance, and the connection, which is of no use to the next one either."""
+        """Give up the utterance and the connection, which would not serve the next utterance either."""
         self._failure = error
         self._connection.cancel()
         self._wake()
 
     async def _use(self, connection: WebSocketConnection) -> None:
-        """Until the session ends; Lost before that."""
+        """Send and receive until the session ends. Raises Lost if the connection ends before that."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._receive, connection)
             await self._send(connection)
@@ -237,7 +237,7 @@ class DeepgramRecognizer(CloudRecognizer):
             changed = self._changed
             if self._sent < len(self._kept):
                 piece = bytes(self._kept[self._sent : self._sent + PIECE])
-                # Counted before it is sent: meanwhile the utterance may be given up, and the next begin.
+                # Count the piece before sending: meanwhile the utterance may be given up, and the next one begin.
                 self._sent += len(piece)
                 self._sent_s += seconds(piece)
                 await connection.send_message(piece)
@@ -272,13 +272,13 @@ class DeepgramRecognizer(CloudRecognizer):
                 message = dict(json.loads(text))
                 heard = self._assembler.receive(message)
             except (ValueError, TypeError, RecursionError):
-                logger.warning("deepgram: a message that is not understood")
+                logger.warning("deepgram: ignored an invalid message")
                 continue
             if message.get("type") == "Error":
                 raise Lost("Deepgram reported an error")
             if message.get("type") == "Results":
-                self._be_patient()
-                self._backstop.cloud_answered()
+                self._reset_retries()
+                self._supervisor.cloud_answered()
             if heard is not None:
                 self._take(heard)
             self._wake()
@@ -286,7 +286,7 @@ class DeepgramRecognizer(CloudRecognizer):
     def _take(self, heard: Heard) -> None:
         if not heard.final:
             if heard.transcript.text and self._options.partials:
-                self._backstop.emit_from_cloud(Partial(heard.transcript.text))
+                self._supervisor.emit_from_cloud(Partial(heard.transcript.text))
             return
         self._say(heard)
         until = self._in_stream(heard.until)
@@ -295,7 +295,7 @@ class DeepgramRecognizer(CloudRecognizer):
 
     def _say(self, heard: Heard) -> None:
         if heard.transcript.text:
-            self._backstop.emit_from_cloud(final_placed(heard.transcript, self._anchors))
+            self._supervisor.emit_from_cloud(final_placed(heard.transcript, self._anchors))
 
     def _in_stream(self, time: float) -> float:
         began, at = max((anchor for anchor in self._anchors if anchor[0] <= time), default=self._anchors[0])
@@ -309,7 +309,7 @@ FAULTS = (
     trio.TooSlowError,
     HandshakeError,
     ConnectionClosed,
-    # What these raise at an answer that is no WebSocket handshake goes through trio-websocket.
+    # trio-websocket passes these two on if the server's answer is not a WebSocket handshake.
     h11.ProtocolError,
     wsproto.utilities.ProtocolError,
 )

@@ -1,4 +1,4 @@
-"""The groq provider: each utterance as a file over HTTPS (https://console.groq.com/docs/speech-to-text)."""
+"""The groq provider: sends each utterance as a file over HTTPS (https://console.groq.com/docs/speech-to-text)."""
 
 from __future__ import annotations
 
@@ -29,41 +29,45 @@ if TYPE_CHECKING:
     import httpx2
 
     from sttd.config.config import Config, SessionOptions
-    from sttd.recognizers.base import Backstop
+    from sttd.recognizers.base import CloudSupervisor
 
 logger = logging.getLogger(__name__)
 
-MOST_BYTES = 25_000_000
-PROMPT_CHARACTERS = 896
-ANSWER_BYTES = 1 << 20
+MAX_UPLOAD_BYTES = 25_000_000
+MAX_PROMPT_CHARACTERS = 896
+MAX_ANSWER_BYTES = 1 << 20
 RETRIES = 2
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0
+FIRST_PAUSE_S, MAX_PAUSE_S = 0.5, 8.0
 CONNECT_S = 5.0
 CONTEXT_S = 3.0
-SHORTEST = RATE // 10 * SAMPLE_BYTES
-GAP = bytes(RATE // 4 * SAMPLE_BYTES)
-"""Silence between utterances that go out together."""
+"""After a longer silence the text before it is not sent as context."""
 
-KEPT_S = 30.0
-"""More audio than this is not held back."""
+MIN_BYTES = RATE // 10 * SAMPLE_BYTES
+"""A shorter utterance holds no word, and is not sent."""
+
+GAP = bytes(RATE // 4 * SAMPLE_BYTES)
+"""Silence between utterances in one request."""
+
+MAX_HELD_S = 30.0
+"""Maximum audio of the utterances that wait for the quota."""
 
 _REASONS = {
-    400: "did not take the request",
+    400: "rejected the request",
     401: "rejected the API key",
     402: "says that the account has no credit",
-    403: "does not allow this account to do that",
+    403: "does not allow this request for the account",
     404: "does not know the model",
-    413: "finds the recording too long",
-    422: "did not take the recording",
-    429: "has no room left in this account's limits",
-    498: "has no capacity left",
+    413: "says that the recording is too long",
+    422: "rejected the recording",
+    429: "says that the account has reached its rate limit",
+    498: "has no free capacity",
 }
-_AGAIN = {408, 409, 429, 498}
-_NEVER = {400, 401, 402, 403, 404, 413, 422}
+_RETRIED = {408, 409, 429, 498}
+_NOT_RETRIED = {400, 401, 402, 403, 404, 413, 422}
 
 
 class Groq(Cloud):
-    """One account at Groq, or at whatever answers at `groq.base_url`."""
+    """One account at Groq, or at another server at `groq.base_url`."""
 
     name: ClassVar[str] = "groq"
     title: ClassVar[str] = "Groq"
@@ -77,12 +81,12 @@ class Groq(Cloud):
         self.model = config.model or config.groq.model
         self._base_url = BaseUrl("groq.base_url", config.groq.base_url)
         self.destination = self._base_url.host
-        self.budget = Budget(config.groq.requests_per_minute, config.groq.seconds_per_hour, config.groq.least_billed_s)
+        self.budget = Budget(config.groq.requests_per_minute, config.groq.seconds_per_hour, config.groq.min_billed_s)
         try:
             self._client: httpx2.AsyncClient | None = self._new_client()
         except Exception as error:
             self._client = None
-            self.problem = f"{self.title} cannot be reached as the environment says: {error}"
+            self.problem = f"{self.title} cannot be reached with the proxy settings in the environment: {error}"
 
     def state(self) -> dict[str, float]:
         """See Cloud."""
@@ -99,25 +103,28 @@ class Groq(Cloud):
             self._client = None
 
     @asynccontextmanager
-    async def recognizer(self, options: SessionOptions, backstop: Backstop) -> AsyncIterator[CloudRecognizer]:
+    async def recognizer(self, options: SessionOptions, supervisor: CloudSupervisor) -> AsyncIterator[CloudRecognizer]:
         """See Cloud."""
         async with trio.open_nursery() as nursery:
-            recognizer = GroqRecognizer(self, options, backstop, nursery)
+            recognizer = GroqRecognizer(self, options, supervisor, nursery)
             yield recognizer
             await recognizer.drain()
             nursery.cancel_scope.cancel()
 
     async def transcribe(self, pcm: bytes, options: SessionOptions, context: str, deadline: float) -> Transcript:
-        """The text of an utterance, 16 kHz mono s16. CloudError where there is none by `deadline` of Trio's clock."""
+        """Return the text of an utterance (PCM, 16-bit, 16 kHz, mono). `context` is the text before it.
+
+        Raises CloudError if there is no answer by `deadline`, in Trio's clock, or the request fails.
+        """
         with trio.move_on_at(deadline):
             upload = await trio.to_thread.run_sync(encoded, pcm)
-            if len(upload.content) > MOST_BYTES:
-                raise CloudError(f"{self.title} takes no more than {MOST_BYTES // 1_000_000} MB at once")
+            if len(upload.content) > MAX_UPLOAD_BYTES:
+                raise CloudError(f"{self.title} accepts at most {MAX_UPLOAD_BYTES // 1_000_000} MB per request")
             return transcript_of(await self._ask(upload, self._fields(options, context)))
         raise CloudError(f"{self.title} did not answer in {self.patience:g} s")
 
     def _fields(self, options: SessionOptions, context: str) -> dict[str, Any]:
-        prompt = f"{self._settings.prompt} {context}".strip()[-PROMPT_CHARACTERS:]
+        prompt = f"{self._settings.prompt} {context}".strip()[-MAX_PROMPT_CHARACTERS:]
         fields = {
             "model": self.model,
             "temperature": f"{self._settings.temperature:g}",
@@ -131,15 +138,15 @@ class Groq(Cloud):
         return wanted
 
     async def _ask(self, upload: Upload, fields: Mapping[str, Any]) -> bytes:
-        """The answer's body. Try as the documentation of the API's limits and its own client do."""
+        """Return the answer's body. Retries as the API's documentation and Groq's own client do."""
         for left in range(RETRIES, -1, -1):
-            pause = min(FIRST_PAUSE_S * 2 ** (RETRIES - left), LONGEST_PAUSE_S) * random.uniform(0.75, 1.0)  # noqa: S311
+            pause = min(FIRST_PAUSE_S * 2 ** (RETRIES - left), MAX_PAUSE_S) * random.uniform(0.75, 1.0)  # noqa: S311
             try:
                 return await self._ask_once(upload, fields)
-            except _Again as again:
-                pause = again.after if again.after is not None else pause
+            except _Retry as retry:
+                pause = retry.after if retry.after is not None else pause
                 if not left or trio.current_time() + pause >= trio.current_effective_deadline():
-                    raise CloudError(str(again)) from None
+                    raise CloudError(str(retry)) from None
             await trio.sleep(pause)
         raise AssertionError
 
@@ -151,7 +158,7 @@ class Groq(Cloud):
             timeout=httpx2.Timeout(None, connect=CONNECT_S),
             headers={"Authorization": f"Bearer {self._key}"},
             proxy=self._base_url.proxy() or None,
-            trust_env=False,  # it would refuse a proxy that is for other addresses
+            trust_env=False,  # else httpx2 rejects an unusable proxy even if it is for other addresses
         )
 
     async def _ask_once(self, upload: Upload, fields: Mapping[str, Any]) -> bytes:
@@ -166,10 +173,10 @@ class Groq(Cloud):
                 body = bytearray()
                 async for chunk in response.aiter_bytes():
                     body += chunk
-                    if len(body) > ANSWER_BYTES:
-                        raise CloudError(f"{self.title} sent an answer of more than {ANSWER_BYTES} bytes")
+                    if len(body) > MAX_ANSWER_BYTES:
+                        raise CloudError(f"{self.title} sent an answer of more than {MAX_ANSWER_BYTES} bytes")
         except httpx2.RequestError as error:
-            raise _Again(f"{self.title} cannot be reached ({type(error).__name__})") from error
+            raise _Retry(f"{self.title} cannot be reached ({type(error).__name__})") from error
         if response.status_code == 200:
             return bytes(body)
         raise self._fault(response.status_code, response.headers, bytes(body))
@@ -177,19 +184,19 @@ class Groq(Cloud):
     def _fault(self, status: int, headers: Mapping[str, str], body: bytes) -> Exception:
         text = body.decode(errors="replace").replace(self._key, "[key]")[:500]
         logger.warning("groq: status=%d request=%s body=%r", status, headers.get("x-request-id", ""), text)
-        message = f"{self.title} {_REASONS.get(status, 'has a fault')} ({status})"
-        says = {"true": status not in _NEVER, "false": False}
-        if not says.get(headers.get("x-should-retry", ""), status in _AGAIN or status >= 500):
+        message = f"{self.title} {_REASONS.get(status, 'reported an error')} ({status})"
+        wanted = {"true": status not in _NOT_RETRIED, "false": False}
+        if not wanted.get(headers.get("x-should-retry", ""), status in _RETRIED or status >= 500):
             return CloudError(message, permanent=status in (401, 402, 403, 404))
         try:
             after = float(headers.get("retry-after", ""))
         except ValueError:
             after = None
-        return _Again(message, after if after is not None and 0 < after < math.inf else None)
+        return _Retry(message, after if after is not None and 0 < after < math.inf else None)
 
 
-class _Again(Exception):
-    """A failure after which another try may help, after some seconds where the server says so."""
+class _Retry(Exception):
+    """A failure after which a retry may succeed, `after` the seconds that the server names, if it does."""
 
     def __init__(self, message: str, after: float | None = None) -> None:
         super().__init__(message)
@@ -199,13 +206,15 @@ class _Again(Exception):
 class GroqRecognizer(CloudRecognizer):
     """Gathers an utterance and sends it at its end.
 
-    When the account's limits leave no room for another request, utterances wait and go out together.
+    While the account's quota allows no further request, utterances wait, and are then sent in one request.
     """
 
-    def __init__(self, cloud: Groq, options: SessionOptions, backstop: Backstop, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, cloud: Groq, options: SessionOptions, supervisor: CloudSupervisor, nursery: trio.Nursery
+    ) -> None:
         self._cloud = cloud
         self._options = options
-        self._backstop = backstop
+        self._supervisor = supervisor
         self._nursery = nursery
         self._at = 0.0
         self._audio = bytearray()
@@ -230,11 +239,11 @@ class GroqRecognizer(CloudRecognizer):
         """See Recognizer."""
         length = seconds(self._audio)
         self._silent_from = self._at + length
-        if len(self._audio) < SHORTEST:
+        if len(self._audio) < MIN_BYTES:
             return
         utterance = self._at, bytes(self._audio)
         deadline = trio.current_time() + self._cloud.patience
-        if self._held and self._held_s() + length < KEPT_S:
+        if self._held and self._held_s() + length < MAX_HELD_S:
             self._held.append(utterance)
             return
         await self.drain()
@@ -247,7 +256,8 @@ class GroqRecognizer(CloudRecognizer):
         self._nursery.start_soon(self._send_held, self._sending, deadline)
 
     async def _send_held(self, sent: trio.Event, deadline: float) -> None:
-        """Send what is held when there is room for it, or before long: only the server knows the account's limits."""
+        """Send the waiting utterances when the quota allows it, or else after half of `groq.deadline_s`: the quota here
+        is an estimate, and only the server knows the account's limits."""
         with trio.move_on_at(deadline - self._cloud.patience / 2):
             while pause := self._cloud.budget.wait(self._held_s(), trio.current_time()):  # noqa: ASYNC110
                 await trio.sleep(pause)
@@ -256,7 +266,7 @@ class GroqRecognizer(CloudRecognizer):
         try:
             await self._send(utterances, deadline, late=True)
         except Exception as error:
-            await self._backstop.rescue(cloud_failure(self._cloud.title, error), utterances)
+            await self._supervisor.rescue(cloud_failure(self._cloud.title, error), utterances)
         finally:
             self._sending = None
             sent.set()
@@ -277,10 +287,10 @@ class GroqRecognizer(CloudRecognizer):
             pcm += utterance
         self._cloud.budget.take(seconds(pcm), trio.current_time())
         found = await self._cloud.transcribe(bytes(pcm), self._options, self._said, deadline)
-        self._backstop.cloud_answered()
-        self._said = f"{self._said} {found.text}".strip()[-PROMPT_CHARACTERS:]
+        self._supervisor.cloud_answered()
+        self._said = f"{self._said} {found.text}".strip()[-MAX_PROMPT_CHARACTERS:]
         if found.text:
-            self._backstop.emit_from_cloud(replace(final_placed(found, anchors), late=late))
+            self._supervisor.emit_from_cloud(replace(final_placed(found, anchors), late=late))
 
     def take_pending(self) -> tuple[float, bytes]:
         """See CloudRecognizer."""
@@ -290,23 +300,23 @@ class GroqRecognizer(CloudRecognizer):
 
 
 def transcript_of(body: bytes) -> Transcript:
-    """From the documented `json` and `verbose_json`; where the words make no sense there is the text alone.
+    """Return the transcript in an answer of the format `json` or `verbose_json`, without words if they are invalid.
 
-    CloudError where there is no text either.
+    Raises CloudError if there is no text.
     """
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):
         answer = None
     if not isinstance(answer, dict) or not isinstance(answer.get("text"), str):
-        logger.warning("groq: an answer that is not understood (%d bytes)", len(body))
-        raise CloudError(f"{Groq.title} sent an answer that is not understood")
+        logger.warning("groq: invalid answer (%d bytes)", len(body))
+        raise CloudError(f"{Groq.title} sent an invalid answer")
     words: tuple[Word, ...] = ()
     try:
         segments = answer.get("segments") or ()
         words = tuple(_word(word, segments) for word in answer.get("words") or ())
     except (TypeError, KeyError, ValueError, OverflowError) as error:
-        logger.warning("groq: words that are not understood: %r", error)
+        logger.warning("groq: invalid words: %r", error)
     return Transcript(printable(answer["text"]), words)
 
 
@@ -316,7 +326,7 @@ def _word(word: Mapping[str, Any], segments: Sequence[Mapping[str, Any]]) -> Wor
 
 
 def _confidence(segments: Sequence[Mapping[str, Any]], at: float) -> float:
-    """The mean probability of the tokens of a word's segment; there is none for each word."""
+    """Return the mean token probability of the segment at the time `at`: Groq sends none for single words."""
     for segment in segments:
         if segment["start"] <= at <= segment["end"]:
             return round(math.exp(min(0.0, finite(segment["avg_logprob"]))), 3)

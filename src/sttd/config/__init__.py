@@ -1,1 +1,1 @@
-"""What can be set, by whom and how."""
+"""Settings and credentials."""

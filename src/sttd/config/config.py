@@ -1,7 +1,7 @@
-"""Settings: what there is, what is allowed, and where a value came from.
+"""All settings: their defaults, help texts and limits, and how their sources are merged.
 
-Command line > environment > TOML files > defaults. Every setting is a field below with its help and its limits;
-the same checks serve a client's options. An error names the setting, where it stands and what is allowed.
+Command line > environment > TOML files > defaults. Every setting is a field below. The same checks serve the options
+that a client sends. An error names the setting, its source and the allowed values.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ DEFAULT_FILE = Path("/etc/sttd/sttd.toml")
 SAMPLE_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 88200, 96000, 176400, 192000)
 ENCODINGS = ("pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_u8", "pcm_mulaw", "pcm_alaw")
 _ENVIRONMENT_ONLY = {"STTD_CYTHON_DEBUG"}  # read by setup.py, not a setting
-_OF_OTHERS = re.compile(r"STTD_(PORT(_\d+_(TCP|UDP)\w*)?|SERVICE_(HOST|PORT\w*)|NAME|ENV_\w+)")
-"""What Kubernetes and docker's links put into the environment where a service is named sttd."""
+_FOREIGN = re.compile(r"STTD_(PORT(_\d+_(TCP|UDP)\w*)?|SERVICE_(HOST|PORT\w*)|NAME|ENV_\w+)")
+"""Variables that Kubernetes and Docker links set if a service is named sttd."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +36,12 @@ class ServerConfig:
     """Where sttd listens, and how it stops."""
 
     listen: tuple[str, ...] = setting(
-        ("127.0.0.1:8000", "127.0.0.1:3000"), "addresses as host:port; every path on each"
+        ("127.0.0.1:8000", "127.0.0.1:3000"), "addresses to listen on, as host:port; each serves all paths"
     )
-    tls_listen: tuple[str, ...] = setting((), "addresses at which TLS is spoken")
-    tls_cert: str = setting("", "file with the certificate for TLS, and those that lead to it, in PEM")
-    tls_key: str = setting("", "file with its private key, in PEM")
-    health_listen: tuple[str, ...] = setting((), "addresses for /livez, /readyz and /metrics alone")
+    tls_listen: tuple[str, ...] = setting((), "addresses to listen on with TLS")
+    tls_cert: str = setting("", "PEM file with the TLS certificate and its intermediate certificates")
+    tls_key: str = setting("", "PEM file with the private key; empty: the key is in tls_cert")
+    health_listen: tuple[str, ...] = setting((), "addresses that serve only /livez, /readyz and /metrics")
     drain_s: float = setting(30.0, "seconds that sessions have to finish after SIGTERM", low=0, high=3600)
 
 
@@ -49,62 +49,72 @@ class ServerConfig:
 class AccessConfig:
     """Who may connect."""
 
-    tokens_file: str = setting("", "file of tokens; empty: systemd's credential tokens, or none, and nobody is asked")
-    query_token: bool = setting(False, "take a token from the query too (?token=), where proxies may log it")
-    allow_unauthenticated: bool = setting(False, "serve other machines without tokens")
-    origins: tuple[str, ...] = setting(
-        (), "web pages that may connect, as https://host:port; empty: this machine's own, and any with a token"
+    tokens_file: str = setting(
+        "", "TOML file of tokens; empty: systemd's credential tokens if it exists, else no token is needed"
     )
-    hosts: tuple[str, ...] = setting((), "names of this machine besides its host name, for web pages and /metrics")
+    query_token: bool = setting(False, "also accept a token in the query string (?token=), where proxies may log it")
+    allow_unauthenticated: bool = setting(False, "allow listening on addresses other than loopback without tokens")
+    origins: tuple[str, ...] = setting(
+        (), "web pages that may connect, as https://host:port; empty: pages of this machine, and any page with a token"
+    )
+    hosts: tuple[str, ...] = setting(
+        (), "names of this machine, besides its host name, that web pages and clients of /metrics may use"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointConfig:
-    """When an utterance begins and ends. A client may set these for its own session."""
+    """When an utterance begins and ends. A client may change these for its own session."""
 
-    gate: bool = setting(True, "decode only what sounds like speech; off leaves endpoints to the recognizer")
+    gate: bool = setting(True, "decode only audio that sounds like speech; if off, the recognizer finds endpoints")
     threshold: float = setting(
-        0.5, "probability of speech that opens the gate; half of it keeps it open", low=0.01, high=0.99
+        0.5, "probability of speech that opens the gate; the gate closes below half of it", low=0.01, high=0.99
     )
-    onset_ms: int = setting(60, "speech without a break that an utterance must begin with", low=20, high=1000)
-    min_speech_ms: int = setting(100, "speech that an utterance must have in all to be begun", low=20, high=2000)
-    pre_roll_ms: int = setting(200, "audio before the onset that goes along", low=0, high=2000)
+    onset_ms: int = setting(60, "minimum uninterrupted speech at the start of an utterance", low=20, high=1000)
+    min_speech_ms: int = setting(100, "minimum total speech before an utterance begins", low=20, high=2000)
+    pre_roll_ms: int = setting(200, "audio before the onset that is added to the utterance", low=0, high=2000)
     hangover_ms: int = setting(500, "audio after the last speech that still goes to the recognizer", low=0, high=5000)
-    pause_ms: int = setting(200, "silence after which a recognizer may start, in case it lasts", low=20, high=10000)
+    pause_ms: int = setting(
+        200, "silence after which a recognizer may start, in case the utterance is over", low=20, high=10000
+    )
     min_silence_ms: int = setting(500, "silence that ends an utterance", low=100, high=10000)
-    max_utterance_ms: int = setting(30000, "longest utterance, cut at its quietest place", low=1000, high=30000)
+    max_utterance_ms: int = setting(
+        30000, "maximum length of an utterance; a longer one is cut at a quiet place", low=1000, high=30000
+    )
     arrival_pause_ms: int = setting(
-        1000, "no audio from the client for so long ends an utterance; 0: never", low=0, high=60000
+        1000, "time without audio from the client that ends an utterance; 0: never", low=0, high=60000
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionOptions(EndpointConfig):
-    """What a client may choose for its session, in the query string or in a `config` message."""
+    """The options that a client may set for its session, in the query string or in a `config` message."""
 
-    sample_rate: int = setting(16000, "samples a second", choices=SAMPLE_RATES)
+    sample_rate: int = setting(16000, "samples per second", choices=SAMPLE_RATES)
     encoding: str = setting("pcm_s16le", "sample format", choices=ENCODINGS)
-    channels: int = setting(1, "interleaved channels", low=1, high=8)
-    channel: int = setting(0, "the one channel to listen to; 0: all, mixed to one", low=0, high=8)
+    channels: int = setting(1, "number of interleaved channels", low=1, high=8)
+    channel: int = setting(0, "channel to listen to, counted from 1; 0: the mean of all channels", low=0, high=8)
     language: str = setting("", "language code such as en or de; empty: the model's own, or detected")
-    phrases: tuple[str, ...] = setting((), "all that vosk is to understand, by phrases; empty: everything")
-    partials: bool = setting(True, "send hypotheses while speech goes on (JSON protocol)")
-    words: bool = setting(False, "send word times and confidences with each final (JSON protocol)")
-    lag: bool = setting(False, "send with each final how many seconds of audio wait behind it (JSON protocol)")
-    engine: bool = setting(
-        False, "say with each final which provider found it, and which it stood in for (JSON protocol)"
+    phrases: tuple[str, ...] = setting(
+        (), "the only phrases that vosk recognizes, and key terms for deepgram; empty: no restriction"
     )
-    codes: bool = setting(False, "send with each error a code, and whether the session closes (JSON protocol)")
-    warnings: bool = setting(False, "say what seems wrong with the audio (JSON protocol)")
+    partials: bool = setting(True, "send hypotheses while an utterance goes on (JSON protocol)")
+    words: bool = setting(False, "send word times and confidences with each final (JSON protocol)")
+    lag: bool = setting(False, "send with each final how many seconds of audio are not decoded yet (JSON protocol)")
+    engine: bool = setting(
+        False, "send with each final its provider, and the cloud provider that failed, if any (JSON protocol)"
+    )
+    codes: bool = setting(False, "send with each error its code, and whether the session closes (JSON protocol)")
+    warnings: bool = setting(False, "send warnings about the audio and the options (JSON protocol)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VoskConfig:
     """The vosk provider."""
 
-    workers: int = setting(0, "decoding threads; 0: one a core", low=0, high=256)
+    workers: int = setting(0, "number of decoding threads; 0: one per core", low=0, high=256)
     recognizers: int = setting(
-        0, "utterances open at once; 0: eight a core, less where memory is short", low=0, high=10000
+        0, "maximum number of open utterances; 0: eight per core, fewer if memory is short", low=0, high=10000
     )
 
 
@@ -112,17 +122,19 @@ class VoskConfig:
 class FasterWhisperConfig:
     """The faster_whisper provider."""
 
-    workers: int = setting(0, "utterances decoded at once; 0: two where there are two cores or more", low=0, high=64)
-    threads: int = setting(0, "threads a worker; 0: the cores shared out among the workers, at most 4", low=0, high=64)
-    beam_size: int = setting(5, "beams of the search for a final", low=1, high=20)
+    workers: int = setting(0, "utterances decoded at once; 0: two, or one on a single core", low=0, high=64)
+    threads: int = setting(
+        0, "threads per worker; 0: the number of cores divided by the workers, at most 4", low=0, high=64
+    )
+    beam_size: int = setting(5, "beam size of the search for a final", low=1, high=20)
     compute_type: str = setting(
         "int8",
-        "arithmetic",
+        "number format of the computation",
         choices=("int8", "int8_float32", "int16", "float32", "float16", "int8_float16", "auto"),
     )
-    device: str = setting("cpu", "where it runs", choices=("cpu", "cuda", "auto"))
+    device: str = setting("cpu", "device that runs the model", choices=("cpu", "cuda", "auto"))
     partial_interval_ms: int = setting(
-        500, "new audio between two partials, more where decoding is slow", low=200, high=30000
+        500, "minimum new audio between two partials; longer if decoding is slow", low=200, high=30000
     )
 
 
@@ -130,27 +142,35 @@ class FasterWhisperConfig:
 class GroqConfig:
     """The groq provider, which sends each utterance over the internet."""
 
-    model: str = setting("whisper-large-v3-turbo", "model, if the setting model is empty")
-    base_url: str = setting("https://api.groq.com/openai/v1", "where the API is: a proxy, or a server of your own")
-    key_file: str = setting("", "file with the API key; empty: GROQ_API_KEY or systemd's credential groq.key")
-    prompt: str = setting("", "text that tells the model about names and spelling, at most 896 characters")
-    temperature: float = setting(0.0, "randomness of the text", low=0, high=1)
-    deadline_s: float = setting(8.0, "seconds that an utterance may take, tries and all", low=0.5, high=20)
-    requests_per_minute: int = setting(20, "requests that the account allows", low=1, high=100000)
-    seconds_per_hour: int = setting(7200, "seconds of audio that the account allows", low=30, high=10_000_000)
-    least_billed_s: float = setting(10.0, "seconds that the shortest utterance counts for", low=0, high=60)
+    model: str = setting("whisper-large-v3-turbo", "model to use if the setting model is empty")
+    base_url: str = setting("https://api.groq.com/openai/v1", "URL of the API, of a proxy or of your own server")
+    key_file: str = setting(
+        "", "file with the API key, unless GROQ_API_KEY is set; empty: systemd's credential groq.key"
+    )
+    prompt: str = setting("", "text with names and spellings to expect, at most 896 characters")
+    temperature: float = setting(0.0, "sampling temperature", low=0, high=1)
+    deadline_s: float = setting(8.0, "maximum seconds for an utterance, including retries", low=0.5, high=20)
+    requests_per_minute: int = setting(20, "the account's quota: requests per minute", low=1, high=100000)
+    seconds_per_hour: int = setting(7200, "the account's quota: seconds of audio per hour", low=30, high=10_000_000)
+    min_billed_s: float = setting(
+        10.0, "minimum seconds of audio that a request counts for in the account's quota", low=0, high=60
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeepgramConfig:
-    """The deepgram provider, which sends speech over the internet as it comes."""
+    """The deepgram provider, which streams speech over the internet."""
 
-    model: str = setting("nova-3", "model, if the setting model is empty")
-    base_url: str = setting("wss://api.deepgram.com", "where the API is: a proxy, or a server of your own")
-    key_file: str = setting("", "file with the API key; empty: DEEPGRAM_API_KEY or systemd's credential deepgram.key")
+    model: str = setting("nova-3", "model to use if the setting model is empty")
+    base_url: str = setting("wss://api.deepgram.com", "URL of the API, of a proxy or of your own server")
+    key_file: str = setting(
+        "", "file with the API key, unless DEEPGRAM_API_KEY is set; empty: systemd's credential deepgram.key"
+    )
     endpointing_ms: int = setting(300, "silence after which Deepgram itself ends an utterance", low=10, high=10000)
-    finalize_s: float = setting(1.0, "seconds to wait for what an utterance's end still brings", low=0.1, high=10)
-    deadline_s: float = setting(8.0, "seconds without an answer, or without a connection", low=0.5, high=20)
+    finalize_s: float = setting(
+        1.0, "seconds to wait for the last results at the end of an utterance", low=0.1, high=10
+    )
+    deadline_s: float = setting(8.0, "maximum seconds without an answer or a connection", low=0.5, high=20)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,54 +182,65 @@ class ModelsConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsConfig:
-    """What one client may take."""
+    """How much one client may use."""
 
-    connections: int = setting(64, "open connections in all; more are answered with 503", low=1, high=100000)
+    connections: int = setting(64, "maximum open connections in total; more get 503", low=1, high=100000)
     connections_per_address: int = setting(
-        8, "connections from one other address; 127.0.0.1 and ::1 are not counted", low=1, high=100000
+        8, "maximum connections from one address; 127.0.0.1 and ::1 have no limit", low=1, high=100000
     )
     half_open: int = setting(
-        16, "connections whose request head is not there yet; the oldest is cut for a newer one", low=1, high=100000
+        16, "maximum connections without a complete request head; beyond it the oldest is cut", low=1, high=100000
     )
-    head_bytes: int = setting(16384, "size of a request head", low=1024, high=1 << 20)
-    head_s: float = setting(5.0, "seconds that a request head may take", low=0.1, high=300)
-    message_bytes: int = setting(1 << 30, "size of one audio message, which may be a recording", low=4096, high=1 << 40)
-    text_bytes: int = setting(16384, "size of one text message", low=256, high=1 << 20)
+    head_bytes: int = setting(16384, "maximum size of a request head", low=1024, high=1 << 20)
+    head_s: float = setting(5.0, "timeout for receiving a request head", low=0.1, high=300)
+    message_bytes: int = setting(
+        1 << 30, "maximum size of an audio message, which may be a whole recording", low=4096, high=1 << 40
+    )
+    text_bytes: int = setting(16384, "maximum size of a text message", low=256, high=1 << 20)
     buffer_s: float = setting(
-        10.0, "seconds of audio waiting in a session before its socket is read no further", low=1, high=600
+        10.0, "seconds of audio that a session may buffer; more counts towards ahead_bytes", low=1, high=600
     )
     ahead_bytes: int = setting(
-        128 << 20, "audio read beyond buffer_s, of all sessions: a recording that is sent at once", low=0, high=1 << 40
+        128 << 20,
+        "maximum audio that all sessions together buffer beyond buffer_s; beyond it sockets are not read",
+        low=0,
+        high=1 << 40,
     )
     lag_s: float = setting(
-        5.0, "seconds that a live session may be behind before new ones are refused with 503", low=0.1, high=3600
+        5.0, "seconds that a live session may be behind before new sessions get 503", low=0.1, high=3600
     )
-    send_s: float = setting(10.0, "seconds that a client may take to accept a message", low=0.1, high=600)
+    send_s: float = setting(10.0, "timeout for sending a message to a client", low=0.1, high=600)
     ping_s: float = setting(
-        20.0, "quiet seconds before a ping, and again until the client counts as gone", low=1, high=3600
+        20.0,
+        "interval between pings, and the TCP timeout of a client whose machine acknowledges nothing",
+        low=1,
+        high=3600,
     )
-    close_s: float = setting(5.0, "seconds for the closing handshake", low=0.1, high=60)
+    close_s: float = setting(5.0, "timeout of the closing handshake", low=0.1, high=60)
     idle_s: float = setting(
-        3600.0, "seconds without a message from a client before its session ends; 0: any", low=0, high=1e7
+        3600.0, "seconds without a message from the client that end its session; 0: no limit", low=0, high=1e7
     )
-    session_s: float = setting(0.0, "seconds that a session may last; 0: any", low=0, high=1e8)
-    audio_s: float = setting(0.0, "seconds of audio that a session may send; 0: any", low=0, high=1e8)
+    session_s: float = setting(0.0, "maximum duration of a session in seconds; 0: no limit", low=0, high=1e8)
+    audio_s: float = setting(0.0, "maximum seconds of audio that a session may send; 0: no limit", low=0, high=1e8)
     rate: float = setting(
-        0.0, "seconds of audio that are read of a session in a second, after ten such seconds; 0: any", low=0, high=1e6
+        0.0,
+        "maximum reading speed of a session after its first 10 s, in seconds of audio per second; 0: no limit",
+        low=0,
+        high=1e6,
     )
     flush_s: float = setting(
-        30.0, "seconds without progress after a client's close or eof before it is cut", low=0.1, high=600
+        30.0, "timeout for progress after a client's close or eof; then the session is cut", low=0.1, high=600
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogConfig:
-    """What is written to standard error."""
+    """The log on standard error."""
 
-    level: str = setting("info", "least severe level that is logged", choices=("debug", "info", "warning", "error"))
+    level: str = setting("info", "minimum severity of log messages", choices=("debug", "info", "warning", "error"))
     format: str = setting(
         "auto",
-        "auto: with priorities to the journal, readable elsewhere; or json, a line of it each",
+        "auto: priorities for the journal, plain text elsewhere; json: one JSON object per line",
         choices=("auto", "json"),
     )
     transcripts: bool = setting(False, "log the text of finals")
@@ -221,15 +252,18 @@ class Config:
 
     provider: str = setting("faster_whisper", "recognition engine")
     model: str = setting("", "catalog name or folder of a model; empty: the provider's default")
-    language: str = setting("", "language of sessions that name none")
+    language: str = setting("", "language of sessions that do not set one")
     fallback: str = setting(
         "", "local provider that takes over when the cloud fails", choices=("", "vosk", "faster_whisper")
     )
-    fallback_model: str = setting("", "its model; empty: its default")
+    fallback_model: str = setting("", "model of the fallback; empty: its provider's default")
     fallback_pause_s: float = setting(
-        10.0, "seconds before the cloud is tried again; longer each time; 0: with each utterance", low=0, high=300
+        10.0,
+        "seconds after a failure before the cloud is tried again, doubled with each failure; 0: no pause",
+        low=0,
+        high=300,
     )
-    local_only: bool = setting(False, "refuse to start with a provider in the cloud")
+    local_only: bool = setting(False, "refuse to start with a cloud provider")
     server: ServerConfig = field(default_factory=ServerConfig)
     access: AccessConfig = field(default_factory=AccessConfig)
     endpoint: EndpointConfig = field(default_factory=EndpointConfig)
@@ -242,12 +276,12 @@ class Config:
     log: LogConfig = field(default_factory=LogConfig)
 
     def session_options(self) -> SessionOptions:
-        """The options of a session whose client asks for nothing."""
+        """Return the options of a session whose client sets none."""
         return SessionOptions(language=self.language, **dataclasses.asdict(self.endpoint))
 
 
 def apply_options(options: SessionOptions, changes: Mapping[str, object]) -> SessionOptions:
-    """`options` with a client's changes; OptionError names the first one that cannot be used."""
+    """Return `options` with a client's changes. Raises OptionError, naming the first option that cannot be used."""
     known = settings_of(SessionOptions)
     values: dict[str, Any] = {}
     for key, value in changes.items():
@@ -257,22 +291,22 @@ def apply_options(options: SessionOptions, changes: Mapping[str, object]) -> Ses
             values[key] = known[key].convert(value)
         except (ValueError, OverflowError):
             raise OptionError(f"{key}: {value!r} is not allowed; allowed is {known[key].allowed()}") from None
-    if "phrases" in values:  # a Mac sends Korean decomposed; models have their words composed
+    if "phrases" in values:  # macOS sends Korean in decomposed letters; models spell their words in composed ones
         values["phrases"] = tuple(unicodedata.normalize("NFC", phrase) for phrase in values["phrases"])
     changed = dataclasses.replace(options, **values)
     if changed.channel > changed.channels:
-        raise OptionError(f"channel: {changed.channel} is not allowed; there are {changed.channels} (see channels)")
+        raise OptionError(f"channel: {changed.channel} is not allowed; channels is {changed.channels}")
     return changed
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A configuration, and for each key where its value came from."""
+    """A configuration, and the origin of each key's value."""
 
     config: Config
     origins: Mapping[str, str]
     warnings: tuple[str, ...] = ()
-    """What was passed over, in words."""
+    """Messages about ignored environment variables."""
 
 
 def load(
@@ -281,7 +315,12 @@ def load(
     file: Path | None = None,
     providers: tuple[str, ...] = (),
 ) -> Loaded:
-    """Merge all sources. `command_line` maps keys to texts; `providers` are the names that `provider` may have."""
+    """Merge all sources of settings.
+
+    `command_line` maps keys to texts. `providers` lists the allowed values of `provider`; empty: any.
+
+    Raises ConfigError, naming the origin and the setting, if a file, a key or a value cannot be used.
+    """
     environ = os.environ if environ is None else environ
     known = settings_of(Config)
     values: dict[str, object] = {key: found.default for key, found in known.items()}
@@ -298,7 +337,7 @@ def load(
                 f"{origin}: {key} = {value!r} is not allowed; allowed is {known[key].allowed()}"
             ) from None
         origins[key] = origin
-    return Loaded(build(Config, values), origins, _passed_over(environ, known))
+    return Loaded(build(Config, values), origins, _ignored(environ, known))
 
 
 def _sources(
@@ -307,11 +346,11 @@ def _sources(
     file: Path | None,
     known: Mapping[str, Setting],
 ) -> Iterator[tuple[str, object, str]]:
-    """(key, value, origin), least important first."""
+    """Yield (key, value, origin) in ascending order of precedence."""
     main = file or DEFAULT_FILE
     try:
         there = file is not None or main.exists()
-    except OSError as error:  # a folder that may not be entered; to go on without its settings could be unsafe
+    except OSError as error:  # no access to the folder; starting without its settings could be unsafe
         raise ConfigError(f"{main}: cannot be read: {error.strerror}") from None
     if there:
         yield from read_toml(main)
@@ -332,22 +371,22 @@ def _sources(
 
 
 def _variables(known: Iterable[str]) -> dict[str, str]:
-    """The keys of settings by the environment variables that set them."""
+    """Map each environment variable to the key that it sets."""
     return {f"STTD_{key.replace('.', '__').upper()}": key for key in known}
 
 
 def _is_misspelt(name: str, by_variable: Iterable[str]) -> bool:
-    """Whether a variable is meant to be a setting: it has a section, or is close to one. Others belong to others."""
-    if not name.startswith("STTD_") or name in _ENVIRONMENT_ONLY or _OF_OTHERS.fullmatch(name):
+    """Whether an unknown variable was meant as a setting: it has a section, or a name close to a setting's."""
+    if not name.startswith("STTD_") or name in _ENVIRONMENT_ONLY or _FOREIGN.fullmatch(name):
         return False
     return "__" in name or bool(difflib.get_close_matches(name, by_variable, n=1, cutoff=0.8))
 
 
-def _passed_over(environ: Mapping[str, str], known: Iterable[str]) -> tuple[str, ...]:
+def _ignored(environ: Mapping[str, str], known: Iterable[str]) -> tuple[str, ...]:
     by_variable = _variables(known)
     names = sorted(
         name
         for name in environ
         if name.startswith("STTD_") and name not in by_variable and name not in _ENVIRONMENT_ONLY
     )
-    return (f"environment: passed over, since they are no settings: {', '.join(names)}",) if names else ()
+    return (f"environment: ignored variables that are not settings: {', '.join(names)}",) if names else ()

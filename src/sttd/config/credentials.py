@@ -1,4 +1,4 @@
-"""API keys: from the environment, a file, or systemd's credentials directory. Never from settings, never logged."""
+"""API keys. They come from the environment, a file or systemd's credentials directory, and are never logged."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ if TYPE_CHECKING:
 
 
 def api_key(provider: str, file: str, environ: Mapping[str, str] | None = None) -> str:
-    """The key of a cloud provider. ConfigError, which says where to put it, where there is none.
+    """Return the API key of a cloud provider.
 
-    `file` is the setting `key_file` of the provider.
+    `file` is the provider's setting `key_file`.
+
+    Raises ConfigError, which says where to put the key, if there is none or it cannot be read.
     """
     environ = os.environ if environ is None else environ
     variable = f"{provider.upper()}_API_KEY"
@@ -27,7 +29,7 @@ def api_key(provider: str, file: str, environ: Mapping[str, str] | None = None) 
     if given and (path := Path(given) / f"{provider}.key").exists():
         return _read(path)
     raise ConfigError(
-        f"no API key for {provider}: put it into the environment as {variable}, or into a file that "
+        f"no API key for {provider}: set {variable} in the environment, or put the key into a file that "
         f"{provider}.key_file names, or under systemd into /etc/sttd/credentials/{provider}.key with "
         f"LoadCredential={provider}.key:/etc/sttd/credentials/{provider}.key"
     )

@@ -1,4 +1,4 @@
-"""What settings are: fields of dataclasses with a help text and limits. What there is to be set is in `config.py`."""
+"""Dataclass fields with a help text and limits, and their values. The settings themselves are in `config.py`."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def setting(
     low: float | None = None,
     high: float | None = None,
 ) -> Any:
-    """A field of a settings class; `low` and `high` are the limits of a number, both included."""
+    """Return a field of a settings class. A number must lie between `low` and `high`, both included."""
     return field(default=default, metadata={"help": help_text, "choices": choices, "low": low, "high": high})
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting's key (`section.name`), type, default and limits."""
+    """One setting. `key` is `section.name`; `kind` is its type."""
 
     key: str
     kind: type
@@ -45,7 +45,7 @@ class Setting:
     high: float | None
 
     def allowed(self) -> str:
-        """What values are allowed, in words."""
+        """Return a phrase that describes the allowed values."""
         if self.choices:
             return "one of " + ", ".join(str(choice) or '""' for choice in self.choices)
         if self.kind is bool:
@@ -56,7 +56,7 @@ class Setting:
         return "a list of texts" if self.kind is tuple else "a text"
 
     def convert(self, value: object) -> object:
-        """`value` (typed, or the text of it) as this setting's type; ValueError where it is not allowed."""
+        """Convert `value`, typed or as text, to this setting's type. Raises ValueError if the value is not allowed."""
         result = _parse_text(value, self.kind) if isinstance(value, str) else _check_typed(value, self.kind)
         if self.choices and result not in self.choices:
             raise ValueError(value)
@@ -86,7 +86,7 @@ def _parse_text(text: str, kind: type) -> object:
 def _check_typed(value: object, kind: type) -> object:
     if kind is tuple and isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
         return tuple(value)
-    if kind is bool and value in (0, 1):  # clients write 1 for true, as vosk's do
+    if kind is bool and value in (0, 1):  # vosk's clients, and others, write 1 for true
         return bool(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
@@ -99,7 +99,7 @@ def _check_typed(value: object, kind: type) -> object:
 
 @cache
 def settings_of(cls: type) -> Mapping[str, Setting]:
-    """Every setting of a settings class by its key, in the order of their definition."""
+    """Return the settings of a settings class by key, in the order of their definition."""
     return types.MappingProxyType({found.key: found for found in _settings(cls, "")})
 
 
@@ -124,21 +124,21 @@ def _settings(cls: type, prefix: str) -> Iterator[Setting]:
 
 
 def value_of(config: object, key: str) -> object:
-    """The value of a setting by its key."""
+    """Return the value of the setting `key` in a configuration."""
     for part in key.split("."):
         config = getattr(config, part)
     return config
 
 
 def unknown_key(key: str, known: Mapping[str, Setting]) -> str:
-    """A sentence about a key that is not in `known`."""
+    """Return an error message about a key that is not in `known`."""
     close = difflib.get_close_matches(key, known, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     return f"unknown setting {key!r}{hint}; known: {', '.join(known)}"
 
 
 def build(cls: type[T], values: Mapping[str, object], prefix: str = "") -> T:
-    """An instance of a settings class, with a value for every key."""
+    """Return an instance of a settings class. `values` has a value for every key below `prefix`."""
     hints = typing.get_type_hints(cls)
     arguments: dict[str, object] = {}
     for item in dataclasses.fields(cls):  # type: ignore[arg-type]
@@ -151,7 +151,7 @@ def build(cls: type[T], values: Mapping[str, object], prefix: str = "") -> T:
 
 
 def read_toml(path: Path) -> Iterator[tuple[str, object, str]]:
-    """(key, value, origin) of all that a file sets; ConfigError where it cannot be read."""
+    """Yield (key, value, origin) for each setting in a file. Raises ConfigError if the file cannot be read."""
     try:
         table = tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:

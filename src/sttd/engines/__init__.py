@@ -1,1 +1,1 @@
-"""Engines that decode on this machine: one model, blocking calls."""
+"""Engines: recognizers that decode on this machine, with one model each and blocking calls."""

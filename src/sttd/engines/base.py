@@ -1,4 +1,4 @@
-"""Engines: one model in memory, shared by all sessions, and its blocking calls."""
+"""The interface of an engine: one model in memory, shared by all sessions, with blocking calls."""
 
 from __future__ import annotations
 
@@ -25,49 +25,52 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """Text of some audio; word times are seconds from where that audio began."""
+    """The text of some audio. Word times are in seconds from the beginning of that audio."""
 
     text: str
     words: tuple[Word, ...] = ()
     tentative: bool = False
-    """Better not shown before it is final."""
+    """Whether the text is too doubtful to be shown as a partial."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """What a streaming decoder says after a piece of audio; `final` closes an utterance."""
+    """The result of a streaming decoder after a piece of audio. `final` ends an utterance."""
 
     transcript: Transcript
     final: bool
 
 
 class Decoder(ABC):
-    """One session's decoder in a streaming engine. Blocking calls, from one thread at a time.
+    """A decoder of a streaming engine, for one session. Its calls block; one thread at a time may use it.
 
-    Word times count from the first audio that the decoder was given.
+    Word times count from the first audio that the decoder received.
     """
 
     @abstractmethod
     def accept(self, pcm: bytes, *, partial: bool) -> Hypothesis | None:
-        """Take audio; a final where the engine found an endpoint of its own, else a partial if asked for."""
+        """Decode PCM (16-bit, 16 kHz, mono).
+
+        Returns a final if the engine found an endpoint of its own, else a partial if `partial` is true, else None.
+        """
 
     @abstractmethod
     def finish(self, confidence: float = 1.0) -> Transcript:
-        """End the utterance; the decoder is ready for the next.
+        """End the utterance and return its text, which is empty if the decoder judges that it was not speech.
 
-        `confidence`: see Engine.transcribe. Without text where the decoder does not believe that this was speech.
+        `confidence`: see BatchEngine.transcribe. The decoder is then ready for the next utterance.
         """
 
     def close(self) -> None:
-        """Give up what it holds. It is not used any more; does not block."""
+        """Release the decoder's resources, without blocking. The decoder must not be used afterwards."""
         return
 
 
 SLOWER_THAN_SAMPLE = 3.0
-"""How many times as long as in the warm-up a call may take: other calls run beside it, and noise is decoded twice."""
+"""Factor by which a call may be slower than the warm-up: other calls run beside it, and noise is decoded twice."""
 
 TIMES_AUDIO, TIMEOUT_S = 3.0, 10.0
-"""A call has so many times the duration of its audio, and so many seconds more, times Calls.slowness."""
+"""The timeout of a call is (TIMES_AUDIO * the duration of its audio + TIMEOUT_S) * Calls.slowness."""
 
 
 def sample() -> bytes:
@@ -77,19 +80,19 @@ def sample() -> bytes:
 
 
 class Calls:
-    """The calls into a recognizer that run now, and the deadline of each.
+    """The running calls into a recognizer, and the deadline of each.
 
-    The deadline follows the duration of the audio and the speed of the machine: a slow machine is not a stuck one, and
-    a call that hangs is found on any machine.
+    A deadline depends on the duration of the audio and the speed of the machine, so that a slow machine is not taken
+    for a stuck one, and a call that hangs is found on any machine.
     """
 
     def __init__(self) -> None:
         self._due: dict[object, float] = {}
         self.slowness = 1.0
-        """The factor by which all time limits are longer than on a machine that decodes faster than people speak."""
+        """Factor for all timeouts: 1 on a machine that decodes faster than people speak, else greater."""
 
     def warm_up(self, audio_s: float, call: Callable[[], T]) -> T:
-        """Make the first `call()`, and learn from its duration how fast this machine is."""
+        """Return `call()`, the first call, with `audio_s` seconds of audio. Its duration sets `slowness`."""
         started = time.monotonic()
         result = call()
         self.slowness = max(1.0, SLOWER_THAN_SAMPLE * (time.monotonic() - started) / audio_s)
@@ -97,7 +100,7 @@ class Calls:
 
     @contextmanager
     def watched(self, audio_s: float) -> Iterator[None]:
-        """Count what runs in this context as one call with `audio_s` seconds of audio. Any thread may enter it."""
+        """Count the code in this context as one call with `audio_s` seconds of audio. Any thread may enter it."""
         key = object()
         self._due[key] = time.monotonic() + self.slowness * (TIMES_AUDIO * audio_s + TIMEOUT_S)
         try:
@@ -106,12 +109,12 @@ class Calls:
             del self._due[key]
 
     def timed(self, audio_s: float, call: Callable[[], T]) -> T:
-        """Return `call()`, watched, in the calling thread."""
+        """Return `call()`, watched, in the calling thread. `audio_s`: the duration of its audio."""
         with self.watched(audio_s):
             return call()
 
     def overdue_s(self) -> float:
-        """Return the seconds by which the latest call is past its deadline; negative if none is, -inf without calls."""
+        """Return by how many seconds a call is past its deadline: the maximum of all calls, -inf without calls."""
         return time.monotonic() - min(self._due.copy().values(), default=math.inf)
 
 
@@ -123,11 +126,11 @@ class Engine(ABC):
 
     name: ClassVar[str]
     extra: ClassVar[str]
-    """The optional dependency of the package `sttd` that brings the engine's library."""
+    """The extra of the package `sttd` that installs the engine's library."""
     library: ClassVar[str]
     """The module that must be importable."""
     takes_phrases: ClassVar[bool] = False
-    """Whether a session may say which phrases it expects."""
+    """Whether the session option `phrases` has an effect."""
 
     def __init__(self, config: Config, model: Path, languages: Sequence[str] = ()) -> None:
         """`model` is a folder; `languages` are the codes that the model understands, or empty if that is unknown."""
@@ -139,16 +142,16 @@ class Engine(ABC):
     @property
     @abstractmethod
     def workers(self) -> int:
-        """The number of calls that may run at once."""
+        """Maximum number of calls at once."""
 
     @abstractmethod
     def load(self) -> None:
-        """Load the model and decode something with it. Raises ModelError, with the details, if that fails."""
+        """Load the model and decode a sentence with it. Raises ModelError, with the details, if that fails."""
 
     def check(self, options: SessionOptions) -> Sequence[str]:
-        """Return warnings about options that the model follows in part only.
+        """Return warnings about options that the model ignores, in whole or in part.
 
-        Raises OptionError if a session asks for something that the model cannot do.
+        Raises OptionError if the options ask for something that the model cannot do.
         """
         language = base_language(options.language)
         if language and self.languages and language not in self.languages:
@@ -160,11 +163,11 @@ class Engine(ABC):
 
 
 class StreamingEngine(Engine):
-    """An engine that decodes audio as it comes, with a decoder for each open utterance, and finds endpoints itself."""
+    """An engine that decodes audio as it arrives. It finds endpoints itself; each open utterance has a decoder."""
 
     @property
     def decoders(self) -> int:
-        """The number of decoders that may be in use at once."""
+        """Maximum number of decoders in use at once."""
         return self.workers
 
     @property
@@ -173,7 +176,7 @@ class StreamingEngine(Engine):
         return False
 
     def prepare_spare(self) -> None:
-        """Make a decoder ready in advance."""
+        """Prepare a decoder for a later utterance. Blocks."""
         return
 
     @abstractmethod
@@ -187,7 +190,7 @@ class BatchEngine(Engine):
     @property
     @abstractmethod
     def partial_interval_s(self) -> float:
-        """Seconds of new audio between two partials of an utterance."""
+        """Minimum seconds of new audio between two partials of an utterance."""
 
     @abstractmethod
     def transcribe(
@@ -199,13 +202,13 @@ class BatchEngine(Engine):
         context: str = "",
         confidence: float = 1.0,
     ) -> Transcript:
-        """Return the text of an utterance (PCM, 16-bit, 16 kHz, mono); a rough hypothesis is enough unless `final`.
+        """Return the text of an utterance (PCM, 16-bit, 16 kHz, mono). If not `final`, a rough hypothesis is enough.
 
-        `context` is the text just before. `confidence` (0 to 1) is the voice gate's that this is speech: the lower it
-        is, the better the evidence for a text has to be.
+        `context` is the text just before the utterance. `confidence` (0 to 1) is the voice gate's confidence that the
+        audio is speech: the lower it is, the better the evidence for a text must be.
         """
 
 
 def base_language(tag: str) -> str:
-    """`en` for `en`, `en-US` and `en_us`."""
+    """Return the language without its region: `en` for `en`, `en-US` and `en_us`."""
     return tag.replace("_", "-").split("-", 1)[0].lower()

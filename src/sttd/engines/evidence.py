@@ -1,8 +1,9 @@
-"""Whether a text of Whisper's was spoken, or made up from silence, noise or its own repetition.
+"""Judge whether a text of Whisper was spoken, or made up from silence, noise or repetition.
 
-No figure decides alone. In silence, noise and music, Whisper writes the phrases that it has read most, with little
-doubt. It may doubt a single spoken word as much. So five figures are judged together: the voice gate's confidence, the
-model's no-speech probability, the text's mean log probability, its repetition, and the length of the audio.
+No figure decides alone. From silence, noise and music Whisper writes the most frequent phrases of its training data,
+with little doubt; a single spoken word may be as doubtful. So five figures are judged together: the voice gate's
+confidence, the model's no-speech probability, the text's mean log probability, its repetitions, and the length of the
+audio.
 """
 
 from __future__ import annotations
@@ -20,51 +21,56 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 COMPRESSION = 2.4
-"""How much better than other texts a text may compress (zlib) before it counts as a loop; as in openai/whisper."""
+"""Maximum compression ratio (zlib) of a text; above it the text counts as a loop. The value is openai/whisper's."""
 
 DOUBTS = ((0.6, -0.8), (0.4, -1.1))
-"""Pairs of a no-speech probability and a mean log probability. A text over the one and under the other is left out."""
+"""Pairs of a no-speech probability and a mean log probability. A text is left out if, for any pair, it is above the
+first value and below the second."""
 DOUBTS_IF_LONG = (0.45, -0.8)
-"""The same for more than LONG_S of audio: a sentence has more that the model can be sure of than a word."""
+"""An additional pair for more than LONG_S of audio: the model is surer of a spoken sentence than of a word."""
 LONG_S = 2.5
 DOUBTS_IF_UNSURE = ((0.5, -0.6), (0.38, -0.95))
-"""The same where the gate was hardly sure, under UNSURE."""
+"""Additional pairs for a gate's confidence under UNSURE."""
 UNSURE = 0.7
 DOUBTS_OF_WORDS = ((0.45, -1.0), (0.4, -1.15))
-"""Instead of DOUBTS for up to WORD_S of audio that the gate was sure of, over SURE: one word is always doubtful."""
+"""Pairs that replace DOUBTS for up to WORD_S of audio with a gate's confidence over SURE: a single word is always
+doubtful."""
 WORD_S, SURE = 1.6, 0.85
 DOUBTS_IF_REPEATED = (0.45, -0.62)
-"""The same for a phrase said three times and more, where the gate was not as sure as of voices, over SURE_OF_REPEATED:
-dogs bark in rhythm too."""
+"""An additional pair for a phrase of MIN_REPEATED repetitions with a gate's confidence under SURE_OF_REPEATED, which
+voices exceed: dogs bark in rhythm too."""
 SURE_OF_REPEATED = 0.94
 
 DOUBTS_OF_PARTIALS = (0.35, -0.6)
-"""What is doubted more than that is not shown before it is final: a partial that is taken back is a mistake seen."""
+"""A pair for partials: a doubtful text is not shown before it is final, since users see a partial that is withdrawn as
+a mistake."""
 
 STOCK = re.compile(
     r"(thank you|thanks|thanks for watching|thank you for watching|you)( so much| very much)?|bye( bye)*|"
     r"(wh?o+a?h?|hoo+|ya+y|hu+h|m+|beep)( (wh?o+a?h?|hoo+|ya+y|hu+h|m+|beep))*|"
 )
-"""What Whisper writes most where nothing was said, or somebody sneezed, cried or pressed a key. It needs a no-speech
-probability of less than STOCK_NO_SPEECH."""
+"""Texts that Whisper writes most often if nobody spoke, or somebody sneezed, cried or pressed a key. They are left out
+above a no-speech probability of STOCK_NO_SPEECH."""
 STOCK_NO_SPEECH = 0.18
 
 STEP, SMOOTH = RATE // 100, 5
 DIP = 0.5
-"""Share of a burst's level to which the level falls between it and the next."""
+"""Between two bursts the level falls below this share of the first one's."""
 FASTEST_S = 0.15
-"""No word is repeated faster than this."""
-MOST_REPEATED = 0.75
-"""Share of the repetitions in a text that must be heard as bursts."""
-LEAST_REPEATED, MOST_HEARD = 3, 40
-"""Bursts that a loop must have been heard in to be cut to them rather than left out; nobody says a word so often."""
+"""Minimum duration of a repeated word."""
+MIN_HEARD_SHARE = 0.75
+"""Minimum number of bursts in the audio, as a share of the repetitions in the text."""
+MIN_REPEATED, MAX_HEARD = 3, 40
+"""A loop is cut to the number of bursts in the audio if that is in this range, else left out. Nobody repeats a word
+more often."""
 
 
 def words_spoken(segment: Any, audio: NDArray[np.float32], confidence: float) -> int:
-    """How many words, as they are parted by spaces, of a segment's text were spoken: all, none, or the first ones.
+    """Return how many of the first words of a segment's text were spoken: all, none, or some.
 
-    `segment` is faster_whisper's, found in `audio`; `confidence` is the gate's (see Engine.transcribe). Where somebody
-    says the same again and again, the model may go on after that; then the words that the audio bears out are left.
+    Words are separated by spaces. `segment` is faster_whisper's, found in `audio` (floats, 16 kHz); `confidence` is the
+    gate's (see BatchEngine.transcribe). If somebody repeats a word, the model may continue the repetition after the
+    speech has ended; then only the words that the audio supports count.
     """
     if _doubted(segment, len(audio) / RATE, confidence):
         return 0
@@ -72,11 +78,11 @@ def words_spoken(segment: Any, audio: NDArray[np.float32], confidence: float) ->
     if not loops(segment, audio):
         return len(words)
     times, heard = repetitions(bare(segment.text)), bursts(audio)
-    return heard * len(words) // times if LEAST_REPEATED <= heard <= min(times, MOST_HEARD) else 0
+    return heard * len(words) // times if MIN_REPEATED <= heard <= min(times, MAX_HEARD) else 0
 
 
 def tentative(segment: Any) -> bool:
-    """Whether a text that was found in an utterance so far had better wait until it is final."""
+    """Return whether a segment's text is too doubtful for a partial."""
     over, under = DOUBTS_OF_PARTIALS
     return bool(segment.no_speech_prob > over and segment.avg_logprob < under)
 
@@ -88,7 +94,7 @@ def _doubted(segment: Any, length_s: float, confidence: float) -> bool:
     doubts: tuple[tuple[float, float], ...] = DOUBTS_OF_WORDS if length_s <= WORD_S and confidence > SURE else DOUBTS
     if length_s > LONG_S:
         doubts = (*doubts, DOUBTS_IF_LONG)
-    if confidence < SURE_OF_REPEATED and repetitions(words) >= LEAST_REPEATED:
+    if confidence < SURE_OF_REPEATED and repetitions(words) >= MIN_REPEATED:
         doubts = (*doubts, DOUBTS_IF_REPEATED)
     if confidence < UNSURE:
         doubts = (*doubts, *DOUBTS_IF_UNSURE)
@@ -96,27 +102,26 @@ def _doubted(segment: Any, length_s: float, confidence: float) -> bool:
 
 
 def loops(segment: Any, audio: NDArray[np.float32]) -> bool:
-    """Whether a text repeats itself more often than the audio bears out."""
+    """Return whether a segment's text repeats itself more often than the audio supports."""
     return bool(segment.compression_ratio > COMPRESSION) and not borne_out(segment.text, audio)
 
 
 def borne_out(text: str, audio: NDArray[np.float32]) -> bool:
-    """Whether a word or phrase that is said again and again can have been: there is time for it, and the level of the
-    audio rises as often."""
+    """Return whether a text's repetitions can have been spoken: there is time, and the audio has enough bursts."""
     words = bare(text)
     times = repetitions(words)
     if times < 2 or len(words) * FASTEST_S > len(audio) / RATE:
         return False
-    return bursts(audio) >= MOST_REPEATED * times
+    return bursts(audio) >= MIN_HEARD_SHARE * times
 
 
 def bare(text: str) -> list[str]:
-    """Words without case and punctuation."""
+    """Return the words of a text without case and punctuation."""
     return re.findall(r"\w+", text.casefold())
 
 
 def repetitions(words: Sequence[str]) -> int:
-    """How often a phrase of one to four words comes, if a text is hardly more than that phrase; else 0."""
+    """Return how often a phrase of one to four words is repeated if the text is little else, otherwise 0."""
     for size in range(1, 5):
         phrase = words[:size]
         times = len(words) // size
@@ -127,7 +132,7 @@ def repetitions(words: Sequence[str]) -> int:
 
 
 def bursts(audio: NDArray[np.float32]) -> int:
-    """How often the level of the audio rises: syllables, barks, beats."""
+    """Return how often the level of the audio (floats, 16 kHz) rises: syllables, barks, beats."""
     count = len(audio) // STEP
     if not count:
         return 0

@@ -1,8 +1,8 @@
-"""Loads a model in a process of its own first: over a damaged file a native library may end its process, or never end.
+"""Load a model in a separate process first: a native library may crash or hang over a damaged file.
 
-Once a model has loaded, it is not tried again until one of its files or the library changes, or until a load failed;
-then its digests are compared first. What happened is kept in a small file for each model, in $STATE_DIRECTORY or the
-user's folder for state.
+The trial is skipped if the model has loaded before, unless one of its files or the library has changed or the last load
+failed. The digests are compared before each trial. The result is kept in a small file for each model, in
+$STATE_DIRECTORY or the user's state folder.
 """
 
 from __future__ import annotations
@@ -27,13 +27,16 @@ from sttd.models.store import check_digests, check_sizes, files_of, fingerprint
 if TYPE_CHECKING:
     from sttd.engines.base import Engine
 
-LEAST_S, S_PER_MB = 60.0, 1.0
-"""Time that a model has to load and decode a sentence: enough on a machine a hundred times slower than a PC."""
+MIN_TIMEOUT_S, TIMEOUT_S_PER_MB = 60.0, 1.0
+"""Timeout for loading a model and decoding a sentence: enough for a machine a hundred times slower than a PC."""
 LOADING, LOADED = "loading", "loaded"
 
 
 def load(engine: Engine) -> None:
-    """Load an engine's model, once nothing speaks against it. ModelError, which names the file where one is damaged."""
+    """Load an engine's model, after a trial if one is due.
+
+    Raises ModelError, naming the damaged file if one is found, if the model cannot be loaded.
+    """
     check_sizes(engine.model)
     record = Record(engine)
     if record.state != LOADED:
@@ -46,7 +49,7 @@ def load(engine: Engine) -> None:
 
 
 class Record:
-    """What is known of the loads of an engine's model as it is now."""
+    """The last known state of a model: LOADING (a load began), LOADED, or "" if the model or the library is new."""
 
     def __init__(self, engine: Engine) -> None:
         self.state = ""
@@ -62,7 +65,7 @@ class Record:
                 self.state = str(found["state"])
 
     def write(self, state: str) -> None:
-        """Keep it, where there is a place for that; else the model is tried at each start."""
+        """Store the state. If it cannot be stored, there is a trial at each start."""
         with suppress(OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True)
             self._file.write_text(json.dumps({**self._facts, "state": state}), "utf-8")
@@ -87,7 +90,7 @@ def _version(library: str) -> str:
 def _try(engine: Engine) -> None:
     given = pickle.dumps((type(engine), engine.config, engine.model, engine.languages))
     size = sum(path.stat().st_size for path in files_of(engine.model))
-    limit = LEAST_S + S_PER_MB * size / 1e6
+    limit = MIN_TIMEOUT_S + TIMEOUT_S_PER_MB * size / 1e6
     try:
         done = subprocess.run(
             [sys.executable, "-m", "sttd.engines.trial"],
@@ -97,28 +100,28 @@ def _try(engine: Engine) -> None:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise ModelError(f"{engine.library} does not come to an end {_over(engine)}") from None
+        raise ModelError(f"{engine.library} does not finish in {limit:.0f} s {_over(engine)}") from None
     if done.returncode < 0:
         ended = signal.Signals(-done.returncode).name
         said = " ".join(done.stderr.decode(errors="replace").split())[-300:]
-        raise ModelError(f"{engine.library} was ended by {ended} {_over(engine)}" + (f": {said}" if said else ""))
+        raise ModelError(f"{engine.library} was killed by {ended} {_over(engine)}" + (f": {said}" if said else ""))
     if done.returncode:
         said = done.stdout.decode(errors="replace").strip() or f"{engine.library} failed"
         raise ModelError(f"{said} ({_suspects(engine)})")
 
 
 def _over(engine: Engine) -> str:
-    return f"over the model in {engine.model}; {_suspects(engine)}"
+    return f"while it loads the model in {engine.model}; {_suspects(engine)}"
 
 
 def _suspects(engine: Engine) -> str:
     empty = [str(path.relative_to(engine.model)) for path in files_of(engine.model) if not path.stat().st_size]
-    return f"{', '.join(empty)} is empty" if empty else "a file of it may be damaged"
+    return f"{', '.join(empty)} is empty" if empty else "one of its files may be damaged"
 
 
 def main() -> None:
-    """In the process of its own."""
-    engine_class, config, model, languages = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the process above
+    """Load the model that standard input describes. Runs in the separate process."""
+    engine_class, config, model, languages = pickle.load(sys.stdin.buffer)  # noqa: S301 - the parent wrote it
     threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
     try:
         engine_class(config, model, languages).load()

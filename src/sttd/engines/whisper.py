@@ -1,4 +1,4 @@
-"""The faster_whisper engine: Whisper on CTranslate2, a whole utterance at a time."""
+"""The faster_whisper engine: Whisper on CTranslate2, which decodes whole utterances."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ if TYPE_CHECKING:
     from sttd.config.config import SessionOptions
 
 UNSURE = -0.45
-"""Mean log probability under which what was found in a short window is tried again in the whole one."""
+"""Mean log probability under which audio is decoded again, in the whole window instead of a short one."""
 
 MARGIN_S = 3.0
-LEAST_S, LEAST_OF_TINY_S, TINY = 15.0, 12.0, 384
-"""Shorter windows make a model repeat itself; `tiny`, known by its encoder's width, bears shorter ones than others."""
+MIN_WINDOW_S, MIN_WINDOW_OF_TINY_S, TINY = 15.0, 12.0, 384
+"""In shorter windows a model repeats itself. `tiny`, which has an encoder of width TINY, works in shorter windows than
+the other models."""
 
 TOKENS = 20
 TOKENS_A_SECOND = 12
-"""No language is spoken faster than this; a text of more tokens repeats itself."""
+"""No language is spoken with more tokens than TOKENS + TOKENS_A_SECOND * seconds; a longer text repeats itself."""
 
 M_ARENA_MAX = -8
-"""As <malloc.h> has it."""
+"""The constant of <malloc.h>."""
 
 TEMPERATURES = (0.0, 0.2, 0.4)
-SHORTEST = RATE // 10 * 2  # bytes; less than a tenth of a second holds no word, and pads to nothing but noise
+MIN_BYTES = RATE // 10 * 2  # less than a tenth of a second holds no word
 
 
 class FasterWhisperEngine(BatchEngine):
@@ -50,12 +51,12 @@ class FasterWhisperEngine(BatchEngine):
 
     @property
     def workers(self) -> int:
-        """Two where there are two cores: for several sessions that beats one decoder with all the threads."""
+        """See Engine. By default two if there are two cores: for several sessions faster than one with all threads."""
         return self.config.faster_whisper.workers or min(2, len(os.sched_getaffinity(0)))
 
     @property
     def threads(self) -> int:
-        """Threads of each worker."""
+        """Number of threads of each worker."""
         cores = len(os.sched_getaffinity(0))
         return self.config.faster_whisper.threads or max(1, min(4, cores // self.workers))
 
@@ -65,7 +66,7 @@ class FasterWhisperEngine(BatchEngine):
         return self.config.faster_whisper.partial_interval_ms / 1000
 
     def load(self) -> None:
-        """Load the model and decode a sentence: some faults show only then (see docs/operations.md)."""
+        """See Engine. Some faults appear only in the first decoding (see docs/operations.md)."""
         import numpy as np
 
         from sttd.engines.fitted import FittedWhisper
@@ -89,7 +90,7 @@ class FasterWhisperEngine(BatchEngine):
             self.languages = tuple(self.whole.supported_languages)
             bands = self.whole.feature_extractor.mel_filters.shape[0]
             units = self.whole.encode(np.zeros((bands, 1000), np.float32)).shape[-1]
-            self.fitted = self.whole.fitted(MARGIN_S, LEAST_OF_TINY_S if units == TINY else LEAST_S)
+            self.fitted = self.whole.fitted(MARGIN_S, MIN_WINDOW_OF_TINY_S if units == TINY else MIN_WINDOW_S)
             spoken = sample()
             self.calls.warm_up(seconds(spoken), partial(self._decode, spoken, language="en", words=False, final=True))
         except Exception as error:
@@ -104,8 +105,8 @@ class FasterWhisperEngine(BatchEngine):
         context: str = "",
         confidence: float = 1.0,
     ) -> Transcript:
-        """Decode; segments that Whisper made up from silence, noise or its own repetition are left out."""
-        if len(pcm) < SHORTEST:
+        """See BatchEngine. Segments that Whisper made up from silence, noise or repetition are left out."""
+        if len(pcm) < MIN_BYTES:
             return Transcript("")
         language = base_language(options.language) or None
         words = options.words and final
@@ -142,7 +143,7 @@ class FasterWhisperEngine(BatchEngine):
         most = int(TOKENS + TOKENS_A_SECOND * length)
         short = self.fitted.shortens(length)
         if short:
-            # The library would leave out without a word what a second try might understand.
+            # Without the library's own thresholds, which would silently drop text that the second try may get right.
             segments = decode(
                 self.fitted,
                 temperature=0.0,
@@ -155,9 +156,9 @@ class FasterWhisperEngine(BatchEngine):
             elif any(runs_away(segment) or segment.avg_logprob < UNSURE for segment in segments):
                 short = False
             if any(segment.compression_ratio > COMPRESSION and not runs_away(segment) for segment in segments):
-                compression = None  # a repetition that the audio bears out needs no second try
+                compression = None  # the audio supports the repetition, so higher temperatures are not tried
         if not short:
-            # In a short window the decoder runs on with what it was told was said before.
+            # The prompt is used only here: in a short window the decoder continues the prompt instead of the audio.
             segments = decode(
                 self.whole,
                 temperature=TEMPERATURES if final else 0.0,
@@ -172,22 +173,22 @@ class FasterWhisperEngine(BatchEngine):
         found, _info = model.transcribe(
             audio,
             condition_on_previous_text=False,
-            # Timestamps only cost time in one window; a longer recording needs them to go from window to window.
+            # A longer recording needs timestamps to go from window to window; in one window they only cost time.
             without_timestamps=one_window,
             **options,
         )
-        # With word times the library would decode the silence after the last word once more, and make up text for it.
+        # With word times the library would also decode the silence after the last word, and make up text for it.
         return list(islice(found, 1) if one_window else found)
 
 
 def _limit_arenas(number: int) -> None:
-    """Keep glibc from giving each thread a heap of its own, where the encoder's buffers stay (`bench/allocator.py`)."""
+    """Limit glibc to `number` heaps: else each thread gets a heap, which keeps freed buffers (`bench/allocator.py`)."""
     with contextlib.suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, number)
 
 
 def _transcript(segments: Sequence[tuple[Any, int]]) -> Transcript:
-    """Of the first so many words of each segment."""
+    """Return the transcript of segments, each with the number of its first words that count."""
     from sttd.engines.evidence import tentative
 
     texts = [" ".join(segment.text.split()[:spoken]) for segment, spoken in segments]

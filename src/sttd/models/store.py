@@ -1,4 +1,4 @@
-"""The folder that models live in: `<root>/<provider>/<name>/`. A model is there whole and checked, or not at all."""
+"""The model store: folders `<root>/<provider>/<name>/`. A model is either complete and checked, or absent."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MANIFEST = ".sttd.json"
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """A model on disk; `languages` is empty where it is not known."""
+    """A model on disk. `languages` is empty if they are unknown."""
 
     name: str
     path: Path
@@ -35,7 +35,7 @@ class Installed:
 
 
 def default_root(environ: Mapping[str, str] | None = None) -> Path:
-    """Where models are kept unless the setting `models.dir` says otherwise."""
+    """Return the folder of the store if the setting `models.dir` is empty."""
     environ = os.environ if environ is None else environ
     if "STATE_DIRECTORY" in environ:  # set by systemd from StateDirectory=
         return Path(environ["STATE_DIRECTORY"].split(":")[0]) / "models"
@@ -44,28 +44,31 @@ def default_root(environ: Mapping[str, str] | None = None) -> Path:
 
 
 class Store:
-    """Models below one folder."""
+    """The models below one folder."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     @classmethod
     def of(cls, config: Config) -> Store:
-        """The store that a configuration names."""
+        """Return the store that a configuration names."""
         return cls(Path(config.models.dir).expanduser() if config.models.dir else default_root())
 
     def path(self, entry: Entry) -> Path:
-        """Where a model lies, or would."""
+        """Return the folder of a model, whether it exists or not."""
         return self.root / entry.provider / entry.name
 
     def has(self, entry: Entry) -> bool:
-        """Whether a model is there."""
+        """Return whether a model is in the store."""
         return (self.path(entry) / MANIFEST).is_file()
 
     def pull(self, entry: Entry, progress: Progress, say: Callable[[str], None]) -> Path:
-        """Fetch a model from the first source that gives it. Unavailable or ModelError if none does.
+        """Download a model from the first source that works, and return its folder.
 
-        A second pull of the same model waits for the first. What is interrupted is resumed by the next pull.
+        `say` prints a message. A second pull of the same model waits for the first. The next pull resumes an
+        interrupted one.
+
+        Raises Unavailable if no source works, there is no space, or the store cannot be written.
         """
         target = self.path(entry)
         try:
@@ -132,9 +135,9 @@ class Store:
         return target
 
     def remove(self, entry: Entry) -> None:
-        """Delete a model and what an interrupted pull of it left.
+        """Delete a model, and the files of an interrupted pull.
 
-        ModelMissing where there is neither, Unavailable where they cannot be deleted.
+        Raises ModelMissing if there is neither, Unavailable if they cannot be deleted.
         """
         target, partial = self.path(entry), self._partial(entry)
         if not target.exists() and not partial.exists():
@@ -148,9 +151,11 @@ class Store:
             raise Unavailable(f"{entry.name} cannot be deleted: {error.filename}: {error.strerror}") from None
 
     def verify(self, entry: Entry) -> str:
-        """`ok`, or `unpinned` where there is nothing to compare with but the digests noted when it was pulled.
+        """Compare a model's files with their digests. Returns `ok`, or `unpinned` if the catalog has no digests and
+        only those recorded by the pull could be compared.
 
-        ModelMissing where the model is not there, ModelError that names the file where one is missing or differs.
+        Raises ModelMissing if the model is not in the store, ModelError, naming the file, if a file is missing or
+        differs.
         """
         if not self.has(entry):
             raise ModelMissing(f"the model {entry.name} is not in {self.root}")
@@ -168,7 +173,7 @@ class Store:
         return self.root / ".partial" / entry.name
 
     def _no_space(self, entry: Entry) -> str:
-        return f"no space for the model {entry.name} in {self.root}: it takes {entry.megabytes} MB, twice while pulled"
+        return f"no space for the model {entry.name} in {self.root}: a pull needs {2 * entry.megabytes} MB"
 
     def _check_space(self, entry: Entry) -> None:
         if shutil.disk_usage(self.root).free < 2 * entry.megabytes << 20:
@@ -180,15 +185,16 @@ class Store:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                say(f"another pull of {entry.name} is under way; waiting for it")
+                say(f"waiting for another pull of {entry.name} to end")
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield file
 
 
 def resolve(config: Config) -> Installed:
-    """The model that a configuration means. ModelMissing where it is not there.
+    """Return the model that a configuration names; without a name the provider's default if it is in the store, else
+    the provider's only model in the store.
 
-    With no model named it is the provider's default, or the only one of the provider's that was pulled.
+    Raises ModelMissing if there is no such model.
     """
     store = Store.of(config)
     if config.model:
@@ -205,7 +211,10 @@ def resolve(config: Config) -> Installed:
 
 
 def wanted(config: Config) -> Entry | None:
-    """The catalog entry that a configuration asks for; None for a folder. ConfigError where it means nothing."""
+    """Return the catalog entry that a configuration names; None for a folder.
+
+    Raises ConfigError if the name is neither, or names a model of another provider.
+    """
     if not config.model:
         mine = (entry for entry in catalog().values() if entry.provider == config.provider and entry.default)
         return next(mine, None)
@@ -216,12 +225,14 @@ def wanted(config: Config) -> Entry | None:
             return None
         raise ConfigError(f"model: {config.model!r} is neither a folder nor in the catalog ({mine_names})")
     if entry.provider != config.provider:
-        raise ConfigError(f"model: {entry.name} is a model of {entry.provider}, not {config.provider} ({mine_names})")
+        raise ConfigError(
+            f"model: {entry.name} is a model of {entry.provider}, not of {config.provider} ({mine_names})"
+        )
     return entry
 
 
 def check_sizes(folder: Path) -> None:
-    """ModelError that names a file which is missing or has another size than when the model was pulled."""
+    """Raises ModelError, naming the file, if a file is missing or its size differs from that recorded by the pull."""
     manifest = _manifest(folder)
     sizes = manifest.get("sizes")
     for name, size in sizes.items() if isinstance(sizes, dict) else ():
@@ -234,7 +245,7 @@ def check_sizes(folder: Path) -> None:
 
 
 def check_digests(folder: Path) -> None:
-    """ModelError that names a file which differs from what was pulled."""
+    """Raises ModelError, naming the file, if a file's digest differs from that recorded by the pull."""
     manifest = _manifest(folder)
     if isinstance(files := manifest.get("files"), dict):
         entry = Entry(name=folder.name, provider="", licence="", megabytes=0, files=files)
@@ -245,12 +256,12 @@ def check_digests(folder: Path) -> None:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """All files of a model."""
+    """Return all files of a model, sorted."""
     return [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST]
 
 
 def fingerprint(folder: Path) -> str:
-    """Of the names, sizes and times of change of all files: another one says that something has changed."""
+    """Return a digest of all files' names, sizes and times of change. It changes when a file changes."""
     facts = [
         (path.relative_to(folder).as_posix(), (status := path.stat()).st_size, status.st_mtime_ns)
         for path in files_of(folder)
@@ -259,7 +270,7 @@ def fingerprint(folder: Path) -> str:
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
-    """What was noted when the model was pulled; nothing where it was not."""
+    """Return the record of the pull; empty if the model was not pulled."""
     try:
         found = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError):
@@ -269,7 +280,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 def _again(manifest: Mapping[str, Any]) -> str:
     name = manifest.get("model", "NAME")
-    return f"fetch it again: sttd models rm {name}; sttd models pull {name}"
+    return f"pull the model again: sttd models rm {name}; sttd models pull {name}"
 
 
 def _digests(folder: Path) -> dict[str, str]:

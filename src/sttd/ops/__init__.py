@@ -1,1 +1,1 @@
-"""Living on a machine: sockets, signals, the service manager, the log."""
+"""The daemon as a process of its machine: sockets, signals, the service manager, the log."""

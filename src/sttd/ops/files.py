@@ -1,4 +1,4 @@
-"""Open files: one a connection and more, of which a process may have only so many (getrlimit(2))."""
+"""Fit the number of connections to the number of files that the process may open (getrlimit(2))."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 RESERVE = 32
-"""Files that sttd needs besides its clients': listeners, the event loop, models, what is imported."""
+"""Open files that sttd needs besides its connections: listeners, the event loop, models, imports."""
 
 
 def fitted(limits: LimitsConfig, *, files_each: int, refused: int) -> LimitsConfig:
-    """The limits with no more connections than there may be open files, after the soft limit was raised if need be.
+    """Return the limits with as many connections as the process may have, after raising its soft limit if needed.
 
-    `files_each`: open files that a session needs; `refused`: connections beyond the limit that may be open.
+    `files_each`: open files per session. `refused`: number of connections beyond the limit that may be open at once.
     """
     spare = RESERVE + refused
     needed = limits.connections * files_each + spare
@@ -30,7 +30,7 @@ def fitted(limits: LimitsConfig, *, files_each: int, refused: int) -> LimitsConf
         return limits
     most = max(1, (soft - spare) // files_each)
     logger.warning(
-        "limits.connections = %d needs %d open files, and this process may have %d: %d connections are served "
+        "limits.connections = %d needs %d open files, and this process may have %d: serving at most %d connections "
         "(see LimitNOFILE= of systemd, or ulimit -n)",
         limits.connections,
         needed,

@@ -1,7 +1,7 @@
-"""The log on standard error: for people on a terminal, with priorities for journald.
+"""The log on standard error: plain text for a terminal, lines with priorities for the journal, or JSON.
 
-A thread of its own writes it, so that a reader that stalls stops no session: what it does not take waits in a bounded
-queue, and is counted and dropped beyond that.
+A separate thread writes the log, so that a stalled reader of the log does not stop sessions. Lines wait in a bounded
+queue; when that is full they are counted and dropped.
 """
 
 from __future__ import annotations
@@ -25,28 +25,29 @@ _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ER
 
 
 STANDARD_ERROR = 2
-MOST_WAITING = 1000
-"""Lines that wait for a reader of the log."""
-SAID_AGAIN_S = 60.0
-"""How often trio may complain that no connection can be accepted; it would ten times a second, with a traceback."""
-LAST_WORDS_S = 1.0
-"""How long the end of the process waits for one."""
+MAX_WAITING = 1000
+"""Maximum number of log lines in the queue."""
+REPEAT_S = 60.0
+"""Minimum interval of trio's warning that no connection can be accepted. Trio logs it ten times per second, with a
+traceback."""
+FINISH_S = 1.0
+"""Maximum time that the end of the process waits for the reader of the log."""
 
 _PLACE = re.compile(r"%%|(?:\b([a-z_]+)=)?(%[-#0 +]*\d*(?:\.\d+)?[a-zA-Z])")
-"""A place for an argument in a message, and the key before it."""
+"""A placeholder in a message, and the key before it."""
 
 
 class JournalFormatter(logging.Formatter):
-    """Each line with its priority; the journal has the time already."""
+    """Puts the priority before each line. There is no time, since the journal adds it."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One record, perhaps of several lines."""
+        """Return a record as one or several lines."""
         prefix = f"<{_PRIORITIES.get(record.levelno, 6)}>"
         return "\n".join(prefix + line for line in super().format(record).splitlines())
 
 
 def to_journal() -> bool:
-    """Whether standard error is connected to the journal (systemd.exec(5), JOURNAL_STREAM)."""
+    """Return whether standard error is connected to the journal (systemd.exec(5), JOURNAL_STREAM)."""
     device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
     try:
         status = os.fstat(STANDARD_ERROR)
@@ -56,13 +57,13 @@ def to_journal() -> bool:
 
 
 class JsonFormatter(logging.Formatter):
-    """An object a line; an argument that stands in its message as key=%s is a field of its own.
+    """Writes one JSON object per line. A placeholder with a key, such as key=%s, also becomes a field.
 
-    Only the places count that are written in the code: what is put into them may come from a client.
+    Keys are looked for in the message before its arguments are inserted, since arguments may come from a client.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """One record."""
+        """Return a record as one line."""
         message = super().format(record)
         places = [found for found in _PLACE.finditer(str(record.msg)) if found[2]]
         arguments = record.args if isinstance(record.args, tuple) else ()
@@ -76,17 +77,17 @@ class JsonFormatter(logging.Formatter):
 
 
 class Writer(logging.Handler):
-    """Writes records from a thread. It writes past `sys.stderr`, whose lock a stalled write would hold at the end."""
+    """Writes records in a thread. Bypasses `sys.stderr`: a stalled write would hold its lock at the process's end."""
 
-    def __init__(self, most: int = MOST_WAITING) -> None:
+    def __init__(self, max_waiting: int = MAX_WAITING) -> None:
         super().__init__()
-        self._waiting: queue.Queue[str | threading.Event] = queue.Queue(most)
+        self._waiting: queue.Queue[str | threading.Event] = queue.Queue(max_waiting)
         self._dropped = 0
         threading.Thread(target=self._write, name="log", daemon=True).start()
         atexit.register(self.finish)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take a record, if there is room for it; does not block."""
+        """Queue a record, or count and drop it if the queue is full. Does not block."""
         try:
             self._waiting.put_nowait(self.format(record))
         except queue.Full:
@@ -94,8 +95,8 @@ class Writer(logging.Handler):
         except Exception:
             self.handleError(record)
 
-    def finish(self, within_s: float = LAST_WORDS_S) -> None:
-        """Wait until all is written, or for so long."""
+    def finish(self, within_s: float = FINISH_S) -> None:
+        """Wait until all queued records are written, but no longer than `within_s` for each of two steps."""
         written = threading.Event()
         with suppress(queue.Full):
             self._waiting.put(written, timeout=within_s)
@@ -114,34 +115,34 @@ class Writer(logging.Handler):
                         "name": __name__,
                         "levelno": logging.WARNING,
                         "levelname": "WARNING",
-                        "msg": "%d lines of the log were lost here: nobody read them",
+                        "msg": "%d log lines were dropped here, because nobody read the log",
                         "args": (dropped,),
                     }
                 )
                 item = f"{item}\n{self.format(record)}"
             data = f"{item}\n".encode(errors="backslashreplace")
-            with suppress(OSError):  # who should read it is gone
+            with suppress(OSError):  # the reader has gone
                 while data:
                     data = data[os.write(STANDARD_ERROR, data) :]
 
 
-class Seldom(logging.Filter):
-    """Lets a logger say something once in SAID_AGAIN_S, without a traceback."""
+class RateLimit(logging.Filter):
+    """Passes one record of a logger per REPEAT_S, without a traceback."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._last = -SAID_AGAIN_S
+        self._last = -REPEAT_S
 
     def filter(self, record: logging.LogRecord) -> bool:
         """See logging.Filter."""
         record.exc_info = None
-        passes = record.created - self._last >= SAID_AGAIN_S
+        passes = record.created - self._last >= REPEAT_S
         self._last = record.created if passes else self._last
         return passes
 
 
 def set_up(config: LogConfig) -> None:
-    """Log sttd's own records from `level` on, and warnings of libraries."""
+    """Set up the log: sttd's own records from `level` on, and warnings of libraries. May be called again."""
     root = logging.getLogger()
     writer = next((handler for handler in root.handlers if isinstance(handler, Writer)), None) or Writer()
     if config.format == "json":
@@ -151,13 +152,13 @@ def set_up(config: LogConfig) -> None:
     else:
         writer.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
     root.handlers[:] = [writer]
-    logging.getLogger("trio.serve_listeners").filters[:] = [Seldom()]
+    logging.getLogger("trio.serve_listeners").filters[:] = [RateLimit()]
     root.setLevel(logging.WARNING)
     logging.getLogger("sttd").setLevel(config.level.upper())
 
 
 def finish() -> None:
-    """Have written what was logged, if somebody reads it."""
+    """Wait until the log is written, for a short time."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, Writer):
             handler.finish()

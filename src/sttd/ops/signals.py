@@ -1,6 +1,6 @@
-"""Signals: SIGTERM and SIGINT stop the daemon, SIGHUP has it read its settings again.
+"""Signals: SIGTERM and SIGINT stop the daemon, SIGHUP reloads its settings.
 
-A terminal that goes away sends SIGHUP too (termios(3)): then a daemon stops that was started in it, not with nohup.
+A terminal that is closed also sends SIGHUP (termios(3)). Then a daemon stops that was started in it without nohup.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def has_terminal() -> bool:
-    """Whether there is a controlling terminal."""
+    """Return whether the process has a controlling terminal."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
     except OSError:
@@ -33,9 +33,9 @@ async def handle_signals(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Call `drain` at the first SIGTERM or SIGINT, and end the process at the second; `reload` at a SIGHUP.
+    """Call `drain` at the first SIGTERM or SIGINT, end the process at the second, and call `reload` at a SIGHUP.
 
-    `drain`, too, at the SIGHUP of a terminal that is gone.
+    The SIGHUP of the daemon's terminal, when that is closed, counts as a SIGTERM.
     """
     in_terminal = has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
@@ -47,7 +47,7 @@ async def handle_signals(
                 continue
             if stopping:
                 logger.warning("second %s: ending at once", signal.Signals(number).name)
-                # A decode in a worker thread cannot be interrupted, and nothing is left to be saved.
+                # A call in a worker thread cannot be interrupted, and there is nothing to save.
                 os._exit(0)
             stopping = True
             logger.info("%s: stopping when the sessions are done (again to end at once)", signal.Signals(number).name)

@@ -1,4 +1,4 @@
-"""The listening sockets: opened here, or handed over by systemd."""
+"""The listening sockets, which sttd opens or systemd passes."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 BACKLOG = 128
 FIRST_FD = 3
-"""sd_listen_fds(3)."""
+"""SD_LISTEN_FDS_START of sd_listen_fds(3)."""
 
 
 class Kind(Enum):
-    """What is spoken at a listener. The value is the name of a socket (FileDescriptorName=) that is for it."""
+    """The protocol of a listener. The value is the name (FileDescriptorName=) of its socket in systemd's units."""
 
     PLAIN = "plain"
     TLS = "tls"
@@ -40,13 +40,13 @@ class Listener:
 
     @property
     def host(self) -> str:
-        """The address without its port; that of a local socket leads to this machine only."""
+        """The address without its port; `localhost` for a Unix socket, which only this machine can reach."""
         name = self.socket.socket.getsockname()
         return "localhost" if self.socket.socket.family == trio.socket.AF_UNIX else str(name[0])
 
     @property
     def address(self) -> str:
-        """As in a URL."""
+        """The address with its port, as in a URL; the path of a Unix socket."""
         name = self.socket.socket.getsockname()
         if self.socket.socket.family == trio.socket.AF_UNIX:
             return str(name)
@@ -54,7 +54,10 @@ class Listener:
 
 
 def split_address(address: str, setting: str = "server.listen") -> tuple[str, int]:
-    """`127.0.0.1:8000` or `[::1]:8000` as host and port; ConfigError for anything else."""
+    """Return host and port of an address such as `127.0.0.1:8000` or `[::1]:8000`.
+
+    Raises ConfigError, naming the setting, if the address has another form.
+    """
     host, colon, port = address.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
@@ -64,7 +67,10 @@ def split_address(address: str, setting: str = "server.listen") -> tuple[str, in
 
 
 def addresses(server: ServerConfig) -> list[tuple[str, int, Kind]]:
-    """Host, port and kind of all that is to be listened at; ConfigError where one is no address, or there is none."""
+    """Return host, port and kind of all listeners.
+
+    Raises ConfigError if an address is invalid, or if there is none for sessions.
+    """
     found = [
         (*split_address(address, f"server.{name}"), kind)
         for name, kind in (("listen", Kind.PLAIN), ("tls_listen", Kind.TLS), ("health_listen", Kind.HEALTH))
@@ -76,11 +82,14 @@ def addresses(server: ServerConfig) -> list[tuple[str, int, Kind]]:
 
 
 def tls_context(server: ServerConfig) -> ssl.SSLContext | None:
-    """For the listeners that speak TLS, 1.2 or newer; None without any. ConfigError where the files are of no use."""
+    """Return the context for TLS listeners (TLS 1.2 or newer); None if TLS is not configured.
+
+    Raises ConfigError if the certificate or the key cannot be used.
+    """
     if not server.tls_cert and not server.tls_listen:
         return None
     if not server.tls_cert:
-        raise ConfigError("server.tls_listen needs server.tls_cert, and server.tls_key where the key is not in it")
+        raise ConfigError("server.tls_listen needs server.tls_cert, and server.tls_key if tls_cert has no key")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
@@ -92,11 +101,14 @@ def tls_context(server: ServerConfig) -> ssl.SSLContext | None:
 
 
 def _no_password() -> str:
-    raise ValueError("the key has a password, which nobody could enter")
+    raise ValueError("the key has a password, which sttd cannot ask for")
 
 
 async def open_listeners(server: ServerConfig) -> list[Listener]:
-    """Those that systemd hands over; else listen at every address, or at none: Unavailable says at which and why."""
+    """Return the sockets that systemd passes; without any, listen on all configured addresses.
+
+    Raises Unavailable, naming the address and the reason, if one cannot be opened; then all are closed.
+    """
     if given := _activated():
         return given
     listeners: list[Listener] = []
@@ -111,7 +123,8 @@ async def open_listeners(server: ServerConfig) -> list[Listener]:
 
 
 async def _opened(host: str, port: int) -> list[trio.SocketListener]:
-    """Listen at all addresses of a name that this machine has: containers know localhost as ::1, and have no ::1."""
+    """Listen on those addresses of a host name that this machine has: containers may resolve localhost to ::1 without
+    having that address."""
     opened: list[trio.SocketListener] = []
     absent: OSError | None = None
     try:
@@ -133,7 +146,7 @@ async def _opened(host: str, port: int) -> list[trio.SocketListener]:
 
 
 def _activated() -> list[Listener]:
-    """The sockets of sd_listen_fds(3)."""
+    """Return the sockets that systemd passes (sd_listen_fds(3))."""
     if os.environ.pop("LISTEN_PID", "") != str(os.getpid()):
         return []
     number = int(os.environ.pop("LISTEN_FDS", "0"))
@@ -143,13 +156,13 @@ def _activated() -> list[Listener]:
         found = socket.socket(fileno=FIRST_FD + place)
         found.set_inheritable(False)
         if found.type != socket.SOCK_STREAM or not found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            raise Unavailable(f"the socket {found} that systemd hands over does not listen for streams")
+            raise Unavailable(f"the socket {found} that systemd passed is not a listening stream socket")
         kind = Kind.PLAIN
         with suppress(ValueError, IndexError):
             kind = Kind(names[place])
         listeners.append(Listener(trio.SocketListener(trio.socket.from_stdlib_socket(found)), kind))
     if listeners and all(listener.kind is Kind.HEALTH for listener in listeners):
-        raise ConfigError("systemd hands over sockets for health alone; sttd.socket needs one for sessions")
+        raise ConfigError("systemd passed only sockets for health; sttd.socket needs a socket for sessions")
     return listeners
 
 

@@ -1,6 +1,6 @@
-"""The watchdog: how late the event loop runs its tasks, and whether the service manager is told that all is well.
+"""The watchdog: measure the delay of the event loop, and tell the service manager that the daemon works.
 
-sd_notify(3): with WatchdogSec the manager restarts a service that has not sent WATCHDOG=1 for so long.
+With WatchdogSec= the manager restarts a service that has not sent WATCHDOG=1 for that time (sd_notify(3)).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 PERIOD_S = 0.5
 STATUS_S = 5.0
-MOST_LAG_S = 5.0
+MAX_LAG_S = 5.0
 
 
 def watchdog_s() -> float:
-    """How often the service manager wants to hear; 0: never."""
+    """Return the watchdog timeout of the service manager in seconds; 0 if there is none."""
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return 0.0
     try:
@@ -34,9 +34,9 @@ def watchdog_s() -> float:
 
 
 async def watch(stuck: Callable[[], str], status: Callable[[], str]) -> None:
-    """Measure the loop's lag for ever, and feed the watchdog while it is small and `stuck` has nothing to say.
+    """Measure the delay of the event loop until cancelled, and feed the watchdog while all is well.
 
-    `status`: one line about how things are, for `systemctl status`.
+    `stuck` returns a problem, or "" if there is none. `status` returns a line for `systemctl status`.
     """
     patience = watchdog_s() / 3
     told, shown, last_status, complained = trio.current_time(), "", -STATUS_S, ""
@@ -47,9 +47,9 @@ async def watch(stuck: Callable[[], str], status: Callable[[], str]) -> None:
         lag = now - before - PERIOD_S
         LOOP_LAG.observe(max(0.0, lag))
         TASKS.set(trio.lowlevel.current_statistics().tasks_living)
-        problem = f"the event loop is {lag:.1f} s late" if lag > MOST_LAG_S else stuck()
+        problem = f"the event loop is {lag:.1f} s late" if lag > MAX_LAG_S else stuck()
         if problem and problem != complained:
-            logger.error("not well: %s%s", problem, "; the watchdog is not fed" if patience else "")
+            logger.error("unhealthy: %s%s", problem, "; the watchdog is not fed" if patience else "")
         complained = problem
         if patience and not problem and now - told >= patience - PERIOD_S:
             notify("WATCHDOG=1")

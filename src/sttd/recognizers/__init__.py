@@ -1,1 +1,1 @@
-"""Recognition engines. Each vendor library is imported only in its own module, when it is first used."""
+"""Recognizers: a session's side of recognition, over an engine on this machine or a cloud."""

@@ -1,4 +1,4 @@
-"""A session's side of recognition: what a session tells its recognizer, and what comes back."""
+"""The interface of a session's recognizer: the session passes utterances in, and events come back."""
 
 from __future__ import annotations
 
@@ -20,76 +20,80 @@ Emit = Callable[[Event], None]
 
 
 class Recognizer(ABC):
-    """One session's recognizer, as the session sees it: told of utterances, it emits partials and finals."""
+    """One session's recognizer. It takes one utterance at a time and emits partials and finals.
+
+    `confidence` is always the voice gate's confidence (0 to 1) that the utterance so far is speech.
+    """
 
     @abstractmethod
     async def start(self, at: float) -> None:
-        """An utterance begins `at` seconds after the stream's start."""
+        """Begin an utterance, `at` seconds after the stream began."""
 
     @abstractmethod
     async def accept(self, pieces: Sequence[bytes], *, confidence: float = 1.0) -> None:
-        """Audio of the utterance, in the pieces in which it came.
-
-        Here and below `confidence` is the voice gate's, from 0 to 1, that the utterance so far is speech.
-        """
+        """Take audio of the utterance (PCM, 16-bit, 16 kHz, mono), in the pieces that the pipeline made."""
 
     async def pause(self, *, confidence: float = 1.0) -> None:  # noqa: ARG002
-        """The utterance may be over, and what was accepted be all of it. If not, more is accepted."""
+        """Note that the utterance may be over. If it is not, `accept` follows; if it is, `finish`."""
         return
 
     @abstractmethod
     async def finish(self, *, settled: bool = False, confidence: float = 1.0) -> None:
-        """The utterance is over: emit its final if there is text.
+        """End the utterance, and emit its final if there is text.
 
-        `settled`: all that was heard in it was accepted before the last `pause`.
+        `settled`: all speech of the utterance was accepted before the last `pause`.
         """
 
 
 class CloudRecognizer(Recognizer):
-    """A session's recognizer in the cloud. Where it fails it raises CloudError, and another can take over."""
+    """A session's recognizer in the cloud. Its methods raise CloudError if the cloud fails."""
 
     @abstractmethod
     def take_pending(self) -> tuple[float, bytes]:
-        """Give up the open utterance: when the part begins that no final has covered, in the stream; its audio."""
+        """Give up the open utterance. Returns the part that no final covers: its begin in the stream, in seconds, and
+        its audio."""
 
     async def drain(self) -> None:
-        """Wait until no final of an earlier utterance is to come."""
+        """Wait until all finals of earlier utterances are emitted."""
         return
 
 
-class Backstop(ABC):
-    """Who stands behind a CloudRecognizer."""
+class CloudSupervisor(ABC):
+    """Receives the events of a CloudRecognizer, and takes over the utterances that it fails to recognize."""
 
     @abstractmethod
     def emit_from_cloud(self, event: Event) -> None:
-        """A partial or a final."""
+        """Emit a partial or a final from the cloud."""
 
     @abstractmethod
     def cloud_answered(self) -> None:
-        """The cloud works."""
+        """Note that the cloud works."""
 
     @abstractmethod
     async def rescue(self, error: CloudError, utterances: Sequence[tuple[float, bytes]]) -> None:
-        """See to utterances that failed after `finish` had returned: when each began in the stream, and its audio."""
+        """Take over utterances that failed with `error` after `finish` had returned.
+
+        Each utterance is its begin in the stream, in seconds, and its audio.
+        """
 
 
 def cloud_failure(name: str, error: Exception) -> CloudError:
-    """What went wrong on the way to a cloud, whatever it is: the cloud's failure, and no end of a session."""
+    """Return `error` as a CloudError, whatever it is, so that a cloud's fault does not end the session."""
     if isinstance(error, CloudError):
         return error
-    logger.error("%s: a fault that nobody expected", name, exc_info=error)
+    logger.error("%s: an unexpected fault", name, exc_info=error)
     return CloudError(f"{name} cannot be used ({type(error).__name__})")
 
 
 def final_at(offset: float, transcript: Transcript) -> Final:
-    """The final of an utterance that began `offset` seconds after the stream did."""
+    """Return the final of an utterance that began `offset` seconds after the stream."""
     return final_placed(transcript, [(0.0, offset)])
 
 
 def final_placed(transcript: Transcript, anchors: Sequence[tuple[float, float]]) -> Final:
-    """The final of audio that was put together from parts of the stream.
+    """Return the final of audio that consists of parts of the stream, with word times of the stream.
 
-    `anchors` are the times at which the parts begin, in that audio and in the stream.
+    `anchors` has a pair for each part: the second at which the part begins in that audio, and in the stream.
     """
     words = []
     for word in transcript.words:

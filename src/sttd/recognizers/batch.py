@@ -1,4 +1,4 @@
-"""A session's recognizer over an engine that takes whole utterances."""
+"""A session's recognizer over an engine that decodes whole utterances."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 CONTEXT_S = 3.0
-"""Silence after which what was said before no longer helps to understand what is said next."""
-
-PARTIALS_SHARE = 4
-"""A partial may be followed by the next after so many times as much new audio as it took to decode."""
+"""After a longer silence the text before it does not help to recognize the next utterance."""
 
 CONTEXT_CHARACTERS = 200
-"""As much of it as is kept."""
+"""Maximum length of the text that is kept as context."""
+
+PARTIALS_SHARE = 4
+"""The minimum of new audio before the next partial, as a multiple of the last partial's decoding time."""
 
 
 class BatchRecognizer(Recognizer):
-    """Gathers an utterance and decodes it at its end, or when it pauses, in case that is the end.
+    """Gathers an utterance and decodes it at its end, or at a pause, which may be the end.
 
-    Meanwhile it decodes what there is for partials, one at a time, while nobody waits for anything else. Calls share
-    nothing but the model, so those of a session that is gone are abandoned.
+    Partials are decoded from the audio so far, one at a time, and only while a worker would be idle. Calls share only
+    the model, so the calls of a session that has ended are abandoned.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class BatchRecognizer(Recognizer):
             self._emit(Partial(stable.extended(found.text)))
 
     async def pause(self, *, confidence: float = 1.0) -> None:
-        """See Recognizer. The result is the final, if the utterance is over, else as good as a partial."""
+        """See Recognizer. If the utterance is over, the result of this decoding is its final, else a partial."""
         before = self._early
         if before and before.length == len(self._audio):
             return
@@ -106,7 +106,7 @@ class BatchRecognizer(Recognizer):
 
     async def _decode_early(self, early: _Early, pcm: bytes, audio: bytearray, stable: StablePrefix) -> None:
         with early.scope:
-            if early.before:  # a session takes one place at a time
+            if early.before:  # a session uses one worker at a time
                 await early.before.done.wait()
                 early.before = None
             early.found = await self._try(early.turn, pcm, early.confidence, final=True)
@@ -119,7 +119,7 @@ class BatchRecognizer(Recognizer):
         try:
             return await self._decode(turn, pcm, confidence, final=final)
         except Exception:
-            # The final decodes the same audio again and reports what is wrong with it.
+            # `finish` decodes the same audio again and reports the error.
             logger.warning("an utterance could not be decoded before its end", exc_info=True)
             return None
 
@@ -149,10 +149,10 @@ class BatchRecognizer(Recognizer):
 
 
 class _Early:
-    """The decoding of an utterance that may be over."""
+    """The decoding of an utterance that may be over, before its end is known."""
 
     def __init__(self, turn: Turn, length: int, before: _Early | None, confidence: float) -> None:
-        """`length`: bytes of the utterance that it is given; `before`: one that may still run."""
+        """`length`: bytes of audio to decode. `before`: an earlier decoding that may still run."""
         self.turn = turn
         self.length = length
         self.before = before
@@ -163,9 +163,9 @@ class _Early:
 
 
 class StablePrefix:
-    """Keeps partials from flickering: words that two hypotheses in a row have agreed on stay, but for punctuation.
+    """Keeps partials from flickering: words on which two consecutive hypotheses agree stay, except for punctuation.
 
-    Local agreement (Liu et al., "Low-Latency Sequence-to-Sequence Speech Recognition", 2020), in words.
+    This is local agreement (Liu et al., "Low-Latency Sequence-to-Sequence Speech Recognition", 2020), word by word.
     """
 
     def __init__(self) -> None:
@@ -173,7 +173,7 @@ class StablePrefix:
         self._last: list[str] = []
 
     def extended(self, hypothesis: str) -> str:
-        """What to show: the words agreed on, and those of the newest hypothesis that follow them."""
+        """Take a hypothesis; return the agreed words, followed by the rest of the hypothesis."""
         words = hypothesis.split()
         for said, again in zip(self._last[len(self._agreed) :], words[len(self._agreed) :], strict=False):
             if _bare(said) != _bare(again):
@@ -187,5 +187,5 @@ class StablePrefix:
 
 
 def _bare(word: str) -> str:
-    """Without what the words that follow may still change."""
+    """Return a word without case and punctuation, which may change with the words that follow."""
     return re.sub(r"[^\w']", "", word).casefold()

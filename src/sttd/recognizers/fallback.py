@@ -1,4 +1,4 @@
-"""A session's recognizer in the cloud, and the local one that takes over an utterance when the cloud fails."""
+"""A session's recognizer in the cloud, with a local recognizer that takes over an utterance when the cloud fails."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import trio
 from sttd.errors import NothingHeard, SttdError
 from sttd.events import Event, Failed, Final, Problem
 from sttd.metrics import FALLBACKS
-from sttd.recognizers.base import Backstop, Recognizer, cloud_failure
+from sttd.recognizers.base import CloudSupervisor, Recognizer, cloud_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
     Local = Callable[[Emit], AbstractAsyncContextManager[Recognizer]]
 
 logger = logging.getLogger(__name__)
-LONGEST_PAUSE_S = 300.0
-PIECE = 3200  # bytes: 100 ms, as a streaming recognizer would have got it
+MAX_PAUSE_S = 300.0
+PIECE = 3200  # bytes: 100 ms, the size of the pipeline's pieces
 
 
 class Breaker:
-    """A circuit breaker for all sessions: after a failure the cloud is left alone for a while, then tried once.
+    """A circuit breaker for all sessions: after a failure the cloud is not used for a pause, then tried once.
 
-    Nygard, "Release It!" (2007), chapter 5.2. Each trial that fails doubles the pause.
+    See Nygard, "Release It!" (2007), chapter 5.2. Each failed trial doubles the pause.
     """
 
     def __init__(self, pause_s: float) -> None:
-        """`pause_s`: the first pause; 0 leaves the breaker closed for ever."""
+        """`pause_s`: the first pause in seconds; 0 disables the breaker."""
         self._first = pause_s
         self._pause = self._until = 0.0
         self._trial = False
 
     def admit(self, now: float) -> bool:
-        """Return whether the caller may try the cloud. After a pause one caller is let through, as a trial."""
+        """Return whether the caller may try the cloud. After a pause one caller is admitted, as a trial."""
         if not self._pause:
             return True
         if now < self._until:
@@ -51,27 +51,27 @@ class Breaker:
         return True
 
     def failed(self, now: float, *, permanent: bool = False) -> None:
-        """Leave the cloud alone; `permanent`: before long it will not be better."""
+        """Begin a pause. `permanent`: the failure will not pass soon, so the pause has its maximum length."""
         if not self._first or (now < self._until and not self._trial):
-            return  # one of several that failed together
+            return  # several utterances failed together; only the first one counts
         self._trial = False
-        self._pause = LONGEST_PAUSE_S if permanent else min(max(self._first, 2 * self._pause), LONGEST_PAUSE_S)
+        self._pause = MAX_PAUSE_S if permanent else min(max(self._first, 2 * self._pause), MAX_PAUSE_S)
         self._until = now + self._pause
 
     def succeeded(self) -> None:
-        """All is well."""
+        """Admit all callers again."""
         self._pause = self._until = 0.0
         self._trial = False
 
 
-class FallbackRecognizer(Recognizer, Backstop):
-    """Gives utterances to the cloud, and those that fail there to a local recognizer.
+class FallbackRecognizer(Recognizer, CloudSupervisor):
+    """Passes utterances to the cloud, and those that fail there to a local recognizer.
 
-    Without one the client is told what went wrong; the session goes on either way.
+    Without a local recognizer the client gets an error. The session goes on in both cases.
     """
 
     def __init__(self, cloud: str, breaker: Breaker, emit: Emit, local: Local | None, local_name: str) -> None:
-        """`cloud` and `local_name` are the providers' names."""
+        """`cloud` and `local_name` are the names of the providers; `local` borrows a local recognizer."""
         self.primary: CloudRecognizer
         self._cloud = cloud
         self._breaker = breaker
@@ -82,11 +82,11 @@ class FallbackRecognizer(Recognizer, Backstop):
         self._borrowed = AsyncExitStack()
 
     def emit_from_cloud(self, event: Event) -> None:
-        """See Backstop."""
+        """See CloudSupervisor."""
         self._emit(replace(event, engine=self._cloud) if isinstance(event, Final) else event)
 
     def cloud_answered(self) -> None:
-        """See Backstop."""
+        """See CloudSupervisor."""
         self._breaker.succeeded()
 
     def _emit_from_local(self, event: Event) -> None:
@@ -138,19 +138,19 @@ class FallbackRecognizer(Recognizer, Backstop):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Give back what is borrowed."""
+        """Give back the local recognizer, if one is borrowed."""
         self._current = None
         await self._borrowed.aclose()
 
     async def _switch(self, error: CloudError) -> None:
-        """Have the local recognizer hear what no final has covered; it stays until the utterance ends."""
+        """Have the local recognizer take over the audio that no final covers, until the utterance ends."""
         at, pcm = self.primary.take_pending()
         self._current = None
         await self.primary.drain()
         await self._save(error, at, pcm)
 
     async def _save(self, error: CloudError, at: float, pcm: bytes) -> None:
-        """Hand it to the local recognizer, or else tell the client."""
+        """Pass audio to the local recognizer; if there is none, emit the error."""
         if not isinstance(error, NothingHeard):
             self._note(error)
         message = str(error)
@@ -169,7 +169,7 @@ class FallbackRecognizer(Recognizer, Backstop):
         self._breaker.failed(trio.current_time(), permanent=error.permanent)
 
     async def _take_over(self, at: float, pcm: bytes) -> SttdError | None:
-        """Why there is no local recognizer."""
+        """Continue the utterance with a local recognizer. Returns the error if there is none."""
         assert self._local is not None
         try:
             local = await self._borrowed.enter_async_context(self._local(self._emit_from_local))
@@ -183,7 +183,7 @@ class FallbackRecognizer(Recognizer, Backstop):
         return None
 
     async def rescue(self, error: CloudError, utterances: Sequence[tuple[float, bytes]]) -> None:
-        """See Backstop. Another utterance may be open meanwhile, so these get a recognizer of their own."""
+        """See CloudSupervisor. Another utterance may be open, so these utterances get a separate recognizer."""
         apart = FallbackRecognizer(self._cloud, self._breaker, self._emit_late, self._local, self._local_name)
         for at, pcm in utterances:
             try:

@@ -1,4 +1,4 @@
-"""Whose audio is decoded next: a few places for blocking calls, and the most urgent that waits gets the next one."""
+"""Decide whose audio is decoded next: a few blocking calls run at once, and the most urgent waiting call is next."""
 
 from __future__ import annotations
 
@@ -14,16 +14,29 @@ T = TypeVar("T")
 
 
 class Urgency(IntEnum):
-    """What a result is for; the first comes first."""
+    """What the result of a call is for, in the order of precedence."""
 
     FINAL = 0
     PAUSE = 1
-    """The utterance may be over: if so the result becomes its final."""
+    """The utterance may be over; if it is, the result becomes its final."""
     PARTIAL = 2
 
 
 class Scheduler:
-    """Lets so many calls run in threads at once as there are `places`."""
+    """A priority queue for blocking calls, of which at most `places` run at once, in threads.
+
+    Operations:
+    - `turn` makes a Turn for one call, and `Turn.run` waits for a free place and makes the call.
+    - `spare_turn` takes a place at once, for a partial, or returns None. It leaves a place free for a final.
+    - `enter` and `leave` take and release a place; Turn uses them.
+
+    Invariants: while a call waits, no place is free. A free place goes to the waiting call with the highest precedence,
+    and among equals to the one that has waited longest. A call keeps its place until it has ended, even if its caller
+    is cancelled, so that no more than `places` threads decode.
+
+    `leave` costs O(waiting calls), since it searches a list: a session has few calls, and `Turn.urgency` may rise while
+    a call waits, which a heap would not notice. Trio's own CapacityLimiter has no precedence.
+    """
 
     def __init__(self, places: int) -> None:
         self.places = places
@@ -31,18 +44,18 @@ class Scheduler:
         self._waiting: list[Turn] = []
 
     def turn(self, urgency: Urgency) -> Turn:
-        """A place in the queue, for one call."""
+        """Return a turn for one call."""
         return Turn(self, urgency)
 
     def spare_turn(self) -> Turn | None:
-        """A turn that has come already, to be run at once, if nothing waits and a place stays free; for partials."""
+        """Return a turn that has its place already and must be run, if no call waits and a place stays free."""
         if self._waiting or self._free <= 1:
             return None
         self._free -= 1
         return Turn(self, Urgency.PARTIAL, reserved=True)
 
     async def enter(self, turn: Turn) -> None:
-        """Wait for a place."""
+        """Wait for a place, and take it."""
         await trio.lowlevel.checkpoint()
         if self._free:
             self._free -= 1
@@ -59,7 +72,7 @@ class Scheduler:
             raise
 
     def leave(self) -> None:
-        """Give the place to whom it is most urgent: finals first, and of those the one that has waited longest."""
+        """Release a place, to the next waiting call if there is one."""
         if self._waiting:
             turn = min(self._waiting, key=lambda turn: turn.urgency)
             self._waiting.remove(turn)
@@ -69,10 +82,10 @@ class Scheduler:
 
 
 class Turn:
-    """One call's turn. `urgency` may be raised while it waits.
+    """One call's turn. Its `urgency` may be changed while it waits.
 
-    Trio takes it for the limiter of `to_thread.run_sync`, so a call whose caller was cancelled, which nothing can stop,
-    keeps its place until it has ended.
+    A turn acts as the limiter of `trio.to_thread.run_sync`. So an abandoned call, which nothing can stop, keeps its
+    place until it has ended.
     """
 
     def __init__(self, scheduler: Scheduler, urgency: Urgency, *, reserved: bool = False) -> None:
@@ -82,7 +95,7 @@ class Turn:
         self._reserved = reserved
 
     async def run(self, call: Callable[[], T]) -> T:
-        """`call()` in a thread, when its turn has come."""
+        """Wait for a place, and return `call()`, made in a thread."""
         limiter = cast("trio.CapacityLimiter", self)
         try:
             return await trio.to_thread.run_sync(call, limiter=limiter, abandon_on_cancel=True)

@@ -1,4 +1,4 @@
-"""A session's recognizer over an engine that decodes audio as it comes."""
+"""A session's recognizer over an engine that decodes audio as it arrives."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from sttd.recognizers.base import Emit
 
 SURE = 0.8
-"""Confidence of the voice gate from which it is worth showing what was heard before the utterance ends."""
+"""Minimum confidence of the voice gate for events before the end of an utterance."""
 PATIENCE_S = 5.0
-"""How long an utterance waits for a place."""
+"""Maximum time that an utterance waits for a free decoder."""
 
 
 class StreamingRecognizer(Recognizer):
-    """Borrows a decoder for each utterance, so a session that is silent holds none.
+    """Borrows a decoder for each utterance, so that a silent session holds none.
 
-    Calls into a decoder are never abandoned: it must not be freed, or lent to another session, under one.
+    Calls into a decoder are never abandoned: during a call the decoder must not be freed or given to another session.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class StreamingRecognizer(Recognizer):
         decoders: trio.Semaphore,
         borrowed: Callable[[], None],
     ) -> None:
-        """`decoders` has a place for each decoder that may be in use; `borrowed` is called when one was."""
+        """`decoders` limits the decoders in use; `borrowed` is called after a decoder was borrowed."""
         self._engine = engine
         self._options = options
         self._emit = emit
@@ -49,19 +49,20 @@ class StreamingRecognizer(Recognizer):
         self._at = 0.0
         self._holding = False
         self._decoder: Decoder | None = None
-        self._unsure: list[Final] = []  # found within this utterance while the gate was not sure of it
+        self._unsure: list[Final] = []  # finals within this utterance that wait until the gate is sure
 
     async def start(self, at: float) -> None:
-        """See Recognizer. With the gate off an utterance may last as long as the session, so it takes no place."""
+        """See Recognizer. With the gate off an utterance may last as long as the session, so it is not limited."""
         self._at = at
         if self._options.gate:
-            # Who holds a place may hold it for long: to need more memory is better than to lose what is said.
+            # A decoder may stay in use for long. Needing more memory than planned is better than losing speech.
             with trio.move_on_after(PATIENCE_S):
                 await self._decoders.acquire()
                 self._holding = True
 
     async def accept(self, pieces: Sequence[bytes], *, confidence: float = 1.0) -> None:
-        """One thread call for all pieces; the decoder sees them as they came, so merging changes no text."""
+        """See Recognizer. One thread call decodes all pieces, but one by one, so that the text does not depend on how
+        many come together."""
         fresh = self._decoder is None
         call = partial(self._engine.calls.timed, sum(map(seconds, pieces)), partial(self._accept, pieces, confidence))
         await trio.to_thread.run_sync(call, limiter=self._limiter)
@@ -99,7 +100,7 @@ class StreamingRecognizer(Recognizer):
         self.close()
 
     def close(self) -> None:
-        """Give back what is borrowed."""
+        """Give back the decoder, if one is borrowed."""
         self._unsure = []
         if self._decoder is not None:
             self._decoder.close()

@@ -1,4 +1,4 @@
-"""The two queues of a session: audio on its way in, bounded in seconds, and events on their way out."""
+"""The queues of a session: audio on its way in, bounded in seconds and bytes, and events on their way out."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ if TYPE_CHECKING:
     from sttd.events import Event
 
 T = TypeVar("T")
-ROOM = 1000
+MAX_EVENTS = 1000
+"""Number of waiting events above which a session makes no more of them."""
 
 
-class Memory:
-    """Bytes that several queues may share."""
+class SharedBudget:
+    """A number of bytes that several queues share."""
 
     def __init__(self, size: int) -> None:
         self.left = size
 
-    def take(self, size: int) -> bool:
-        """Whether there is so much left, which is taken then."""
+    def reserve(self, size: int) -> bool:
+        """Reserve `size` bytes if they are free. Returns whether they were."""
         enough = size <= self.left
         self.left -= size if enough else 0
         return enough
 
-    def give(self, size: int) -> None:
-        """Give back what was taken."""
+    def release(self, size: int) -> None:
+        """Give back `size` reserved bytes."""
         self.left += size
 
 
@@ -41,16 +42,30 @@ class _Item(NamedTuple, Generic[T]):
     audio_s: float
     weight: float
     urgent: bool
-    size: int
-    borrowed: int
+    size: int  # bytes that count towards `capacity_bytes`
+    reserved: int  # bytes that count towards the shared budget
 
 
 class SecondsQueue(Generic[T]):
-    """A queue whose items weigh the seconds of their audio, or at least `least_weight`. One task puts, one takes.
+    """A first-in, first-out queue that is bounded in seconds of audio and in bytes. One task puts, one task takes.
 
-    It is full from `capacity` seconds or `capacity_bytes` on, unless the item's bytes still go into `memory`; an item
-    may be larger than that and goes in alone. Items that are not urgent are taken once `batch` seconds of them
-    have gathered, or with the next urgent one.
+    Operations, all O(1) except `clear`:
+    - `put` adds an item. It waits while the queue is full: that is the backpressure on the client.
+    - `peek` waits until the oldest item is due and returns it without removing it; `take` removes it. A caller that
+      takes an item only after handling it keeps it counted until then.
+    - `head`, `len()` and `seconds` look at the queue without waiting.
+
+    Rules:
+    - An item weighs the seconds of its audio, but at least `min_weight`, so that items without audio are bounded too.
+    - The queue is full when an item would exceed `capacity` seconds or `capacity_bytes`. Then the item's bytes are
+      reserved in the `shared` budget instead, if they fit, until the item is taken.
+    - An item that is larger than the capacity is accepted when the queue is empty. An item with a `weight` of 0 is
+      always accepted.
+    - Items are due when their weights sum up to `batch` seconds, when one of them is urgent, or when `put` waits. So
+      small pieces of audio gather for one call of the recognizer, but nothing urgent waits for them.
+
+    A round of the event loop costs more than all of a session's work for 20 ms of audio. So `put` is a checkpoint only
+    if it must wait, and tasks are woken only if one waits.
     """
 
     def __init__(
@@ -58,23 +73,23 @@ class SecondsQueue(Generic[T]):
         capacity: float,
         *,
         batch: float = 0.0,
-        least_weight: float = 0.0,
+        min_weight: float = 0.0,
         capacity_bytes: float = math.inf,
-        memory: Memory | None = None,
+        shared: SharedBudget | None = None,
     ) -> None:
         self._capacity = capacity
         self._capacity_bytes = capacity_bytes
         self._batch = batch
-        self._least_weight = least_weight
-        self._memory = memory or Memory(0)
+        self._min_weight = min_weight
+        self._shared = shared or SharedBudget(0)
         self._items: deque[_Item[T]] = deque()
         self._weight = 0.0
-        self._bytes = 0  # of items that are not in `memory`
+        self._bytes = 0
         self._urgent = 0
         self._blocked = False
         self._changed = trio.Event()
         self.seconds = 0.0
-        """Of audio in it."""
+        """Seconds of audio in the queue."""
 
     def __len__(self) -> int:
         return len(self._items)
@@ -86,27 +101,25 @@ class SecondsQueue(Generic[T]):
     async def put(
         self, item: T, audio_s: float = 0.0, *, weight: float | None = None, urgent: bool = True, size: int = 0
     ) -> None:
-        """Add an item of `size` bytes, when there is room for it. A checkpoint only where there is none.
+        """Add an item with `audio_s` seconds of audio and `size` bytes, once there is room for it.
 
-        What has a `weight` of 0 always has room.
-
-        (Each round of the event loop costs more than all that the session does with 20 ms of audio.)
+        `weight` replaces the weight in seconds. A checkpoint only if there is no room.
         """
         if weight is None:
-            weight = max(audio_s, self._least_weight)
-        borrowed, waited = 0, False
+            weight = max(audio_s, self._min_weight)
+        reserved, waited = 0, False
         while weight and self._items and not self._fits(weight, size):
-            if size and self._memory.take(size):
-                borrowed = size
+            if size and self._shared.reserve(size):
+                reserved = size
                 break
             self._blocked = waited = True
             self._wake()
             await self._changed.wait()
         self._blocked = False
-        if size and (borrowed or waited):
+        if size and (reserved or waited):
             LIMITS_HIT.labels("ahead_bytes" if waited else "buffer_s").inc()
-        self._items.append(_Item(item, audio_s, weight, urgent, size - borrowed, borrowed))
-        self._bytes += size - borrowed
+        self._items.append(_Item(item, audio_s, weight, urgent, size - reserved, reserved))
+        self._bytes += size - reserved
         self._urgent += urgent
         self._weight += weight
         self.seconds += audio_s
@@ -118,11 +131,11 @@ class SecondsQueue(Generic[T]):
 
     @property
     def head(self) -> T:
-        """The oldest item, which stays; there must be one."""
+        """The oldest item, which stays in the queue. The queue must not be empty."""
         return self._items[0].item
 
     async def peek(self) -> T:
-        """The oldest item, which stays, when there is one that is due."""
+        """Wait until the oldest item is due, and return it. The item stays in the queue."""
         if self._due:
             await trio.lowlevel.checkpoint()
         while not self._due:
@@ -130,10 +143,10 @@ class SecondsQueue(Generic[T]):
         return self.head
 
     def take(self) -> T:
-        """Remove the oldest item; there must be one."""
+        """Remove and return the oldest item. The queue must not be empty."""
         taken = self._items.popleft()
         self._bytes -= taken.size
-        self._memory.give(taken.borrowed)
+        self._shared.release(taken.reserved)
         self._urgent -= taken.urgent
         self._weight = self._weight - taken.weight if self._items else 0.0
         self.seconds = max(0.0, self.seconds - taken.audio_s) if self._items else 0.0
@@ -141,7 +154,7 @@ class SecondsQueue(Generic[T]):
         return taken.item
 
     def clear(self) -> None:
-        """Remove everything."""
+        """Remove all items."""
         while self._items:
             self.take()
 
@@ -152,9 +165,9 @@ class SecondsQueue(Generic[T]):
 
 
 class Outbox:
-    """Events for the sender, with the options under which each was made: a client may change them at any time.
+    """Events for the sender. Each has the options under which it was made, since a client may change them at any time.
 
-    A partial that waits gives way to a newer one; nothing else is ever dropped.
+    A newer partial replaces a waiting one, so that a slow client gets only the latest. No other event is dropped.
     """
 
     def __init__(self) -> None:
@@ -163,7 +176,7 @@ class Outbox:
         self._changed = trio.Event()
 
     def put(self, event: Event, options: SessionOptions) -> None:
-        """Add an event; after `close` it is too late, and it is dropped."""
+        """Add an event. After `close` events are dropped."""
         if self._closed:
             return
         if isinstance(event, Partial):
@@ -180,17 +193,17 @@ class Outbox:
                 return
 
     def close(self) -> None:
-        """No more events: `get` returns None when those that wait are taken."""
+        """Accept no more events. `get` returns the waiting events, and then None."""
         self._closed = True
         self._wake()
 
     async def room(self) -> None:
-        """Wait while the sender is far behind."""
-        while len(self._events) > ROOM and not self._closed:
+        """Wait while there are more than MAX_EVENTS events: backpressure from a client that does not read."""
+        while len(self._events) > MAX_EVENTS and not self._closed:
             await self._changed.wait()
 
     async def get(self) -> tuple[Event, SessionOptions] | None:
-        """The next event and its options; None at the end."""
+        """Wait for the next event, and return it with its options; None after the last event."""
         while not self._events:
             if self._closed:
                 return None

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sttd.protocols.base import Protocol
     from sttd.providers.base import Provider
     from sttd.session.decoder import Work
-    from sttd.session.queues import Memory
+    from sttd.session.queues import SharedBudget
     from sttd.session.reader import Command
     from sttd.wires.base import Channel
 
@@ -53,7 +53,7 @@ class Session:
     """Runs one connection from its first message to its last."""
 
     def __init__(
-        self, channel: Channel, protocol: Protocol, provider: Provider, config: Config, query: str, ahead: Memory
+        self, channel: Channel, protocol: Protocol, provider: Provider, config: Config, query: str, ahead: SharedBudget
     ) -> None:
         """`query`: options as in a URL. `ahead`: memory for audio that comes faster than it is decoded."""
         self._channel = channel
@@ -68,9 +68,9 @@ class Session:
             self._refused = error
         buffer_s = config.limits.buffer_s
         self._commands: SecondsQueue[Command] = SecondsQueue(
-            buffer_s, least_weight=MIN_WEIGHT_S, capacity_bytes=buffer_s * BYTES_PER_S, memory=ahead
+            buffer_s, min_weight=MIN_WEIGHT_S, capacity_bytes=buffer_s * BYTES_PER_S, shared=ahead
         )
-        self._work: SecondsQueue[Work] = SecondsQueue(buffer_s, batch=MIN_BATCH_S, least_weight=MIN_WEIGHT_S)
+        self._work: SecondsQueue[Work] = SecondsQueue(buffer_s, batch=MIN_BATCH_S, min_weight=MIN_WEIGHT_S)
         self._outbox = Outbox()
         self._times = Times(provider.name)
         self._reader = Reader(

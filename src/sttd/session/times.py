@@ -1,4 +1,4 @@
-"""What a session's utterances cost in time, for the metrics."""
+"""Measure the times of a session's utterances, for the metrics."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 class Times:
-    """Follows a session's utterances from the pipeline through the recognizer."""
+    """Follows a session's utterances from the pipeline to the recognizer's finals."""
 
     def __init__(self, provider: str) -> None:
         self.spent_s = 0.0
-        """On recognizing, with waiting for a worker."""
+        """Seconds in the recognizer, including the wait for a worker."""
         self._finalization = FINALIZATION.labels(provider)
         self._first_partial = FIRST_PARTIAL.labels(provider)
         self._realtime_factor = REALTIME_FACTOR.labels(provider)
@@ -29,36 +29,36 @@ class Times:
         self._began = self._utterance_s = self._audio_s = 0.0
 
     def put(self, segment: Segment) -> None:
-        """It is on its way to the recognizer."""
+        """Note that a segment is on its way to the recognizer."""
         if isinstance(segment, UtteranceStart):
             self._onsets.append(trio.current_time())
         elif isinstance(segment, UtteranceEnd):
             self._ends.append(trio.current_time())
 
     def started(self) -> None:
-        """The recognizer is told of the next utterance."""
+        """Note that the recognizer begins the next utterance."""
         self._onset = self._onsets.popleft()
 
     def partial(self) -> None:
-        """One is said."""
+        """Note that a partial was emitted."""
         if self._onset is not None:
             self._first_partial.observe(trio.current_time() - self._onset)
             self._onset = None
 
     def begin(self) -> float:
-        """The recognizer is given something; the time."""
+        """Note the begin of a call into the recognizer. Returns the current time."""
         self._began = trio.current_time()
         return self._began
 
     def spent(self, audio_s: float = 0.0) -> None:
-        """It has taken it."""
+        """Note the end of a call into the recognizer, which took `audio_s` seconds of audio."""
         took = trio.current_time() - self._began
         self.spent_s += took
         self._utterance_s += took
         self._audio_s += audio_s
 
     def finished(self) -> None:
-        """It has ended an utterance."""
+        """Note the end of the call that finished an utterance."""
         self.spent()
         if self._ends:
             self._finalization.observe(trio.current_time() - self._ends.popleft())
