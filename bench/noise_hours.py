@@ -72,8 +72,8 @@ wake the recognizer:
 
 {table(["clip", "utterances", "with a text", "texts an hour", "which"], rows)}
 
-Somebody counts in before the guitar of `pyroom-guitar-44k`: Whisper base hears "One, two, three, four." there as well, \
-and Silero hears a voice. Those texts are right, but they are counted.
+Somebody counts in before the guitar of `pyroom-guitar-44k`: Whisper base hears "One, two, three, four." there as \
+well, and Silero hears a voice. Those texts are right, but they are counted.
 
 ### Words against noise
 

@@ -271,7 +271,8 @@ cdef class Converter:
 
     The output does not depend on how the input is cut: sample frames that a message leaves incomplete are carried
     over. `channel` picks one channel (0 is the first); without it all are averaged. The first output sample lies at
-    the first input sample; output lags input by at most `delay` seconds, and `flush` gives the rest. RuntimeError where two threads use one converter at the same time.
+    the first input sample; output lags input by at most `delay` seconds, and `flush` gives the rest. Raises
+    RuntimeError if two threads use one converter at the same time.
     """
 
     cdef Encoding encoding
