@@ -116,6 +116,9 @@ class Daemon:
     def json(self, **query: object) -> ClientConnection:
         return connect(self.url("/ws/stt", **query), max_size=None, compression=None)
 
+    def client(self, path: str, subprotocols: list[Any] | None = None, **query: object) -> ClientConnection:
+        return connect(self.url(path, **query), max_size=None, compression=None, subprotocols=subprotocols)
+
     def plain(self, **query: object) -> ClientConnection:
         return connect(self.url("/api/v1/ws", **query), max_size=None, compression=None)
 

@@ -141,8 +141,13 @@ class MessageDone:
 
 
 @dataclass(frozen=True, slots=True)
+class FlushDone:
+    """Everything before a Flush of the client has been said."""
+
+
+@dataclass(frozen=True, slots=True)
 class SessionOver:
     """The session ends: only an error that gives the reason may follow."""
 
 
-Event = Ready | Partial | Final | Failed | Warned | MessageDone | SessionOver
+Event = Ready | Partial | Final | Failed | Warned | MessageDone | FlushDone | SessionOver

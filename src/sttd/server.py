@@ -16,7 +16,7 @@ from sttd.config.settings import settings_of, value_of
 from sttd.errors import ConfigError, ModelError, ModelMissing
 from sttd.http.access import Access
 from sttd.http.admission import REFUSED_AT_ONCE, Admission
-from sttd.http.front_door import FrontDoor, PatientListener, Rules
+from sttd.http.front_door import FrontDoor, PatientListener, Rules, Served
 from sttd.http.health import Health
 from sttd.http.routes import Routes
 from sttd.metrics import LIMITS_HIT, QUEUED
@@ -27,6 +27,7 @@ from sttd.ops.signals import handle_signals
 from sttd.ops.sockets import Kind, Listener, open_listeners, tls_context
 from sttd.ops.watchdog import watch
 from sttd.protocols.registry import PROTOCOLS
+from sttd.protocols.vosk_server import VoskServer
 from sttd.providers.registry import open_provider
 from sttd.session.queues import SharedBudget
 from sttd.session.session import Session
@@ -132,7 +133,7 @@ class Daemon:
         `listening` is told the addresses once they are open, before the model is loaded. `leaving` is called when all
         is said: what still runs then is a call into a recognizer, which may never return.
         """
-        self._listeners = await open_listeners(self.config.server)
+        self._listeners = await open_listeners(self.config)
         self._check_listeners(self._front_door.rules)
         async with trio.open_nursery() as nursery:
             if signals:
@@ -155,11 +156,12 @@ class Daemon:
         with accepting:
             async with trio.open_nursery() as nursery:
                 for listener in self._listeners:
-                    serve = partial(
-                        self._front_door.serve,
+                    served = Served(
                         tls=listener.kind is Kind.TLS,
                         plain_only=listener.kind is Kind.HEALTH,
+                        every_path=VoskServer.path if listener.kind is Kind.VOSK_SERVER else "",
                     )
+                    serve = partial(self._front_door.serve, served=served)
                     patient = PatientListener(listener.socket, self._admission.room)
                     nursery.start_soon(partial(trio.serve_listeners, serve, [patient], handler_nursery=sessions))
 

@@ -27,8 +27,7 @@ from sttd.http.front_door import FrontDoor, Rules
 from sttd.http.messages import Request, Response
 from sttd.http.routes import Route, Routes
 from sttd.models.sources import DAMAGED, unpack
-from sttd.protocols.json_events import JsonEvents
-from sttd.protocols.plain import PlainText
+from sttd.protocols.registry import PROTOCOLS
 from sttd.wires.base import Disconnected
 from sttd.wires.frames import Flood, FrameFilter
 
@@ -58,9 +57,9 @@ def cut(data: bytes) -> Iterator[bytes]:
 
 
 def commands(data: bytes) -> None:
-    """Messages of a client, on both protocols, and the options in them."""
+    """Messages of a client, on all protocols, and the options in them."""
     text = data.decode(errors="replace")
-    for protocol in (PlainText(), JsonEvents()):
+    for protocol in (kind() for kind in PROTOCOLS):
         protocol.receive(data)
         command = protocol.receive(text)
         if isinstance(command, Configure):

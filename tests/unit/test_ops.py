@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from sttd.config.config import ServerConfig
+from sttd.config.config import Config, ServerConfig
 from sttd.errors import ConfigError, Unavailable
 from sttd.ops import logs
 from sttd.ops.logs import JournalFormatter, JsonFormatter, to_journal
@@ -68,11 +68,11 @@ class TwoAddresses(trio.abc.HostnameResolver):
 
 async def test_a_name_is_listened_at_where_this_machine_has_it() -> None:
     trio.socket.set_custom_hostname_resolver(TwoAddresses())
-    (listener,) = await open_listeners(ServerConfig(listen=("localhost:0",)))
+    (listener,) = await open_listeners(Config(server=ServerConfig(listen=("localhost:0",))))
     assert listener.host == "127.0.0.1"
     listener.socket.socket.close()
     with pytest.raises(Unavailable, match=r"2001:db8::1.*Cannot assign requested address"):
-        await open_listeners(ServerConfig(listen=("[2001:db8::1]:0",)))
+        await open_listeners(Config(server=ServerConfig(listen=("[2001:db8::1]:0",))))
 
 
 def test_without_a_service_manager_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,13 +122,13 @@ async def test_listening_is_all_or_nothing() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(Unavailable, match=f"127.0.0.1:{port}: another program listens there"):
-            await open_listeners(ServerConfig(listen=("127.0.0.1:0", f"127.0.0.1:{port}")))
+            await open_listeners(Config(server=ServerConfig(listen=("127.0.0.1:0", f"127.0.0.1:{port}"))))
 
 
 def test_an_address_of_another_machine_cannot_be_listened_on() -> None:
     async def main() -> None:
         with pytest.raises(Unavailable, match=r"cannot listen on 203\.0\.113\.1:80"):
-            await open_listeners(ServerConfig(listen=("203.0.113.1:80",)))
+            await open_listeners(Config(server=ServerConfig(listen=("203.0.113.1:80",))))
 
     import trio
 

@@ -74,6 +74,7 @@ def _announce(daemon: Daemon, local: Config | None, listeners: list[Listener], e
     from sttd.ops.sockets import Kind
     from sttd.protocols.json_events import JsonEvents
     from sttd.protocols.registry import PROTOCOLS
+    from sttd.protocols.vosk_server import VoskServer
 
     model, missing = "", False
     if local is not None:
@@ -93,6 +94,8 @@ def _announce(daemon: Daemon, local: Config | None, listeners: list[Listener], e
     urls = [f"{schemes[one.kind]}://{one.address}" for one in listeners if one.kind in schemes]
     for protocol in PROTOCOLS:
         print(f"  {protocol.title:12}", "  ".join(f"{url}{protocol.path}" for url in urls))
+    if vosk := [f"ws://{one.address}" for one in listeners if one.kind is Kind.VOSK_SERVER]:
+        print(f"  {VoskServer.title:12}", "  ".join(vosk), " (any path)")
     if health := [one.address for one in listeners if one.kind is Kind.HEALTH]:
         print(f"  {'health':12}", "  ".join(f"http://{address}/readyz" for address in health))
     if any(one.address.startswith("[::]:") for one in listeners):
@@ -115,7 +118,7 @@ def check(config: Config) -> None:
     from sttd.ops.sockets import Kind, addresses, tls_context
 
     access = Access.read(config.access)
-    for host, _port, kind in addresses(config.server):
+    for host, _port, kind in addresses(config):
         if kind is not Kind.HEALTH:
             access.check_address(host)
     tls_context(config.server)

@@ -46,6 +46,13 @@ class ServerConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VoskServerConfig:
+    """The wire of vosk-server."""
+
+    listen: tuple[str, ...] = setting((), "addresses for clients of vosk-server, such as 127.0.0.1:2700; any path")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AccessConfig:
     """Who may connect."""
 
@@ -265,6 +272,7 @@ class Config:
     )
     local_only: bool = setting(False, "refuse to start with a cloud provider")
     server: ServerConfig = field(default_factory=ServerConfig)
+    vosk_server: VoskServerConfig = field(default_factory=VoskServerConfig)
     access: AccessConfig = field(default_factory=AccessConfig)
     endpoint: EndpointConfig = field(default_factory=EndpointConfig)
     vosk: VoskConfig = field(default_factory=VoskConfig)

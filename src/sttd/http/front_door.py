@@ -44,6 +44,17 @@ class Rules:
     tls: ssl.SSLContext | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What is served at a listener."""
+
+    tls: bool = False
+    plain_only: bool = False
+    """No WebSockets."""
+    every_path: str = ""
+    """The path that all WebSockets are taken for, whatever path the client asks for; empty: the client's own."""
+
+
 class PatientListener(trio.abc.Listener[trio.SocketStream]):
     """Accepts connections while there is room for them."""
 
@@ -82,12 +93,12 @@ class FrontDoor:
             if exchange.kept_alive:
                 scope.cancel()
 
-    async def serve(self, stream: trio.SocketStream, *, tls: bool = False, plain_only: bool = False) -> None:
+    async def serve(self, stream: trio.SocketStream, served: Served = Served()) -> None:
         """Serve one connection to its end. Nothing that goes wrong with it gets past here."""
         peer, address = _peer(stream)
         with self._admission.connection(address):
             try:
-                await self._serve(stream, peer, address, tls=tls, plain_only=plain_only)
+                await self._serve(stream, peer, address, served)
             except* (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
                 pass  # the peer went away in the middle of it
             except* Exception:
@@ -95,25 +106,24 @@ class FrontDoor:
             finally:
                 await trio.aclose_forcefully(stream)
 
-    async def _serve(self, stream: trio.SocketStream, peer: str, address: str, *, tls: bool, plain_only: bool) -> None:
+    async def _serve(self, stream: trio.SocketStream, peer: str, address: str, served: Served) -> None:
         limits = self.rules.limits
         watch_peer(stream, limits.ping_s)
         exchange = Exchange(stream, limits, peer, local=not address or is_loopback(address))
         try:
-            another = await self._serve_one(exchange, address, plain_only=plain_only, tls=tls)
-            while another:
-                another = await self._serve_one(exchange, address, plain_only=plain_only)
+            while await self._serve_one(exchange, address, served):
+                pass
         finally:
             self._waiting.pop(exchange, None)
 
-    async def _serve_one(self, exchange: Exchange, address: str, *, plain_only: bool, tls: bool = False) -> bool:
-        """Serve one request. Returns whether another may follow. `tls`: a TLS handshake comes first."""
+    async def _serve_one(self, exchange: Exchange, address: str, served: Served) -> bool:
+        """Serve one request. Returns whether another may follow."""
         with ExitStack() as session:
             try:
-                request = await self._receive(exchange, address, tls=tls)
+                request = await self._receive(exchange, address, served)
                 if request is None:
                     return False
-                if not plain_only and (request.is_upgrade or request.path in self._websockets):
+                if not served.plain_only and (request.is_upgrade or request.path in self._websockets):
                     grant = self._check_upgrade(request)
                     session.enter_context(self._admission.session(grant.holder))
                     await self._serve_websocket(exchange, request, grant)
@@ -124,7 +134,7 @@ class FrontDoor:
                 response = refused.response
             return await exchange.answer(response, last=self._draining)
 
-    async def _receive(self, exchange: Exchange, address: str, *, tls: bool) -> Request | None:
+    async def _receive(self, exchange: Exchange, address: str, served: Served) -> Request | None:
         """Return the next request; None if the peer closes instead, or says nothing in time."""
         request = None
         first, head_s = not exchange.answered, self.rules.limits.head_s
@@ -134,7 +144,7 @@ class FrontDoor:
             if first and (limit := self._admission.full(address)):
                 LIMITS_HIT.labels(limit).inc()
                 raise Refused.busy(limit, "Too many connections; try again.")
-            if tls:
+            if first and served.tls:
                 assert self.rules.tls is not None
                 secure = trio.SSLStream(exchange.stream, self.rules.tls, server_side=True, https_compatible=True)
                 exchange.stream = secure
@@ -143,6 +153,8 @@ class FrontDoor:
         del self._waiting[exchange]
         if deadline.cancelled_caught and not exchange.kept_alive:
             LIMITS_HIT.labels("head_s" if trio.current_time() >= deadline.deadline else "half_open").inc()
+        if request is not None and request.is_upgrade and served.every_path:
+            request = replace(request, target=f"{served.every_path}?{request.query}")
         return request
 
     def _check_upgrade(self, request: Request) -> Grant:

@@ -16,7 +16,7 @@ import trio
 from sttd.errors import ConfigError, Unavailable
 
 if TYPE_CHECKING:
-    from sttd.config.config import ServerConfig
+    from sttd.config.config import Config, ServerConfig
 
 BACKLOG = 128
 FIRST_FD = 3
@@ -29,6 +29,7 @@ class Kind(Enum):
     PLAIN = "plain"
     TLS = "tls"
     HEALTH = "health"
+    VOSK_SERVER = "vosk-server"
 
 
 @dataclass(frozen=True)
@@ -66,16 +67,18 @@ def split_address(address: str, setting: str = "server.listen") -> tuple[str, in
     return host, int(port)
 
 
-def addresses(server: ServerConfig) -> list[tuple[str, int, Kind]]:
+def addresses(config: Config) -> list[tuple[str, int, Kind]]:
     """Return host, port and kind of all listeners.
 
     Raises ConfigError if an address is invalid, or if there is none for sessions.
     """
-    found = [
-        (*split_address(address, f"server.{name}"), kind)
-        for name, kind in (("listen", Kind.PLAIN), ("tls_listen", Kind.TLS), ("health_listen", Kind.HEALTH))
-        for address in getattr(server, name)
-    ]
+    settings = {
+        "server.listen": (config.server.listen, Kind.PLAIN),
+        "server.tls_listen": (config.server.tls_listen, Kind.TLS),
+        "server.health_listen": (config.server.health_listen, Kind.HEALTH),
+        "vosk_server.listen": (config.vosk_server.listen, Kind.VOSK_SERVER),
+    }
+    found = [(*split_address(address, name), kind) for name, (listed, kind) in settings.items() for address in listed]
     if not any(kind is not Kind.HEALTH for _host, _port, kind in found):
         raise ConfigError("server.listen: is empty; at least one host:port is needed, such as 127.0.0.1:8000")
     return found
@@ -104,7 +107,7 @@ def _no_password() -> str:
     raise ValueError("the key has a password, which sttd cannot ask for")
 
 
-async def open_listeners(server: ServerConfig) -> list[Listener]:
+async def open_listeners(config: Config) -> list[Listener]:
     """Return the sockets that systemd passes; without any, listen on all configured addresses.
 
     Raises Unavailable, naming the address and the reason, if one cannot be opened; then all are closed.
@@ -113,7 +116,7 @@ async def open_listeners(server: ServerConfig) -> list[Listener]:
         return given
     listeners: list[Listener] = []
     try:
-        for host, port, kind in addresses(server):
+        for host, port, kind in addresses(config):
             listeners += [Listener(one, kind) for one in await _opened(host, port)]
     except BaseException:
         for listener in listeners:

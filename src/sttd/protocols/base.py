@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
 from sttd.events import Audio, Command, Configure, EndOfStream, Event, Flush, Unusable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sttd.config.config import SessionOptions
 
 
-LONGEST_CONTROL = 256
-"""Bytes of a binary message that may be a control message."""
+MAX_CONTROL_BYTES = 256
+"""The maximum length of a binary message that may be a control message."""
 
 
 class Protocol(ABC):
@@ -25,6 +26,8 @@ class Protocol(ABC):
     title: ClassVar[str]
     """For people."""
     path: ClassVar[str]
+    defaults: ClassVar[Mapping[str, object]] = MappingProxyType({})
+    """Session options that differ from the daemon's settings, by name."""
     answers_recordings: ClassVar[bool] = False
     """Whether a message that is a recording (see sttd.audio.arrivals) gets a reply of its own, whatever follows it.
 
@@ -36,7 +39,7 @@ class Protocol(ABC):
     """Whether a client is told of errors while the session goes on."""
 
     def receive(self, message: str | bytes) -> Command:
-        """What a message of the client asks for."""
+        """Return what a message of the client asks for."""
         if isinstance(message, bytes):
             return (_binary_control(message) if message[:1] == b"{" else None) or Audio(message)
         return control_message(message)
@@ -50,18 +53,18 @@ class Protocol(ABC):
 
 
 def _binary_control(message: bytes) -> Command | None:
-    """A control message that a client sent as binary, as some libraries do; None where it may be audio.
+    """Return the control message that a client sent as binary, as some libraries do; None if it may be audio.
 
-    It is a control message if it has at most LONGEST_CONTROL bytes and they are valid JSON with a known `type`.
+    A binary message is a control message if it has at most MAX_CONTROL_BYTES bytes of valid JSON with a known `type`.
     """
-    if len(message) > LONGEST_CONTROL or not message.rstrip().endswith(b"}"):
+    if len(message) > MAX_CONTROL_BYTES or not message.rstrip().endswith(b"}"):
         return None
     command = control_message(message.decode(errors="replace"))
     return None if isinstance(command, Unusable) else command
 
 
 def control_message(text: str) -> Command:
-    """`{"type": "flush"}`, `{"type": "eof"}`, or `{"type": "config", ...options}`."""
+    """Parse `{"type": "flush"}`, `{"type": "eof"}` or `{"type": "config", ...options}`."""
     try:
         message = json.loads(text)
     except (ValueError, RecursionError):

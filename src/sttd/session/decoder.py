@@ -9,7 +9,7 @@ import trio
 
 from sttd.audio.format import RATE, seconds
 from sttd.audio.pipeline import Segment, Speech, SpeechPause, UtteranceEnd, UtteranceStart
-from sttd.events import Event, Failed, Final, MessageDone, Partial, Ready
+from sttd.events import Event, Failed, Final, FlushDone, MessageDone, Partial, Ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,7 @@ class End:
     """Nothing follows."""
 
 
-Work = Segment | MessageDone | Reopen | End
+Work = Segment | MessageDone | FlushDone | Reopen | End
 
 
 class Decoder:
@@ -104,6 +104,8 @@ class Decoder:
                     self._times.finished()
                     if self._shown:  # what turned out to be no speech; an empty partial takes it back
                         self._say(Partial(""))
+                case FlushDone():
+                    self._outbox.put(work, self._options)
                 case Reopen(options):
                     self._work.take()
                     return options

@@ -11,7 +11,7 @@ import trio
 from sttd.audio.arrivals import Arrivals
 from sttd.audio.format import seconds
 from sttd.audio.pipeline import Pipeline, Speech, UtteranceStart, prepare
-from sttd.events import EndOfStream, Failed, MessageDone, Problem, Warned
+from sttd.events import EndOfStream, Failed, Flush, FlushDone, MessageDone, Problem, Warned
 from sttd.session.decoder import End, Reopen
 from sttd.session.reader import Chunk, Complaint, NewOptions
 
@@ -91,7 +91,10 @@ class Feeder:
                     self._complain(reason, problem)
                 case NewOptions(options, warnings):
                     await self._change_options(options, warnings)
-                case _:
+                case Flush():
+                    await self._flush()
+                    await self._work.put(FlushDone())
+                case _:  # the end, or a pause in arrival
                     await self._flush()
             if command is not None and not isinstance(command, EndOfStream):
                 self._commands.take()

@@ -60,7 +60,7 @@ class Session:
         self._protocol = protocol
         self._provider = provider
         self._config = config
-        self._options = config.session_options()  # at first
+        self._options = apply_options(config.session_options(), protocol.defaults)  # at first
         self._refused: OptionError | None = None
         try:
             self._options = apply_options(self._options, dict(parse_qsl(query, keep_blank_values=True)))
