@@ -208,7 +208,7 @@ cdef class RingBuffer:
         return max(0, self.total - self.size)
 
     def append(self, data):
-        """Add samples (s16 bytes); the oldest make room."""
+        """Append samples (s16 bytes), which overwrite the oldest. Raises ValueError for half a sample."""
         cdef Py_buffer buffer
         PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
         try:
@@ -236,13 +236,16 @@ cdef class RingBuffer:
         self.total += n
 
     def view(self, int64_t start, int64_t stop):
-        """Samples `start` to `stop` as they lie in memory (a memoryview of s16), no copy: good until as many were
-        appended as the capacity has beyond them. IndexError for what is not kept."""
+        """Return samples `start` to `stop` as they lie in memory: a memoryview of s16, without a copy.
+
+        The view is valid until so many samples are appended that the ring buffer overwrites the first of them. Raises
+        IndexError if they are not kept.
+        """
         cdef Py_ssize_t at = self._place(start, stop)
         return memoryview(self)[at : at + stop - start]
 
     def read(self, int64_t start, int64_t stop):
-        """A copy of them as bytes."""
+        """Return samples `start` to `stop` as bytes. Raises IndexError if they are not kept."""
         cdef Py_ssize_t at = self._place(start, stop)
         return PyBytes_FromStringAndSize(<const char*>(self.store + at), (stop - start) * 2)
 
@@ -298,17 +301,20 @@ cdef class Converter:
 
     @property
     def delay(self):
-        """How far output lags input at most, in seconds."""
+        """The maximum lag of the output behind the input, in seconds."""
         return self.resampler.bank.delay
 
     @property
     def pending(self):
-        """Bytes of an incomplete sample frame at the end of the input so far."""
+        """The number of bytes of an incomplete sample frame at the end of the input so far."""
         return self.carried
 
     def levels(self):
-        """Of the output so far: samples; mean and mean square (of full scale); shares of samples at full scale and of
-        zeros; the longest run of zeros, in samples."""
+        """Return the statistics of the output so far.
+
+        They are: the number of samples; mean and mean square, as fractions of full scale; the shares of samples at
+        full scale and of zeros; the longest run of zeros, in samples.
+        """
         cdef Levels* c = &self.counted
         cdef double n = max(c.samples, 1)
         return (
@@ -337,7 +343,7 @@ cdef class Converter:
         return out
 
     def feed_into(self, data, RingBuffer ring not None):
-        """The same, appended to `ring` without an object between; returns how many samples that were."""
+        """Convert `data` and append the result to `ring`; return the number of samples. Saves an object a call."""
         cdef Py_buffer buffer
         cdef Py_ssize_t made
         self._occupy()
@@ -353,8 +359,10 @@ cdef class Converter:
         return made
 
     def flush(self):
-        """The tail that the filters still hold. What follows is a new stream: bytes of an incomplete sample frame are
-        dropped, so that they cannot shift the samples of all that comes later."""
+        """Return the tail that the filters still hold, and begin a new stream.
+
+        Bytes of an incomplete sample frame are dropped, so that they cannot shift all later samples.
+        """
         cdef Py_ssize_t made = 0, wanted, n
         cdef bytes out
         cdef int16_t* target

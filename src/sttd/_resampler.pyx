@@ -191,7 +191,7 @@ cdef class Resampler:
         free(self.memory)
 
     cdef void rewind(self) noexcept:
-        """As new."""
+        """Forget all input, as at the start of a stream."""
         cdef int s
         self.taken = self.given = 0
         for s in range(self.bank.count):
@@ -218,7 +218,7 @@ cdef class Resampler:
         return n
 
     cdef Py_ssize_t drain(self) noexcept nogil:
-        """`run` on a block of zeros that no one sent."""
+        """Run a block of zeros through the filters, which does not count as input."""
         cdef Py_ssize_t n
         memset(self.inlet(), 0, BLOCK * sizeof(float))
         n = self.run(BLOCK)
@@ -226,14 +226,14 @@ cdef class Resampler:
         return n
 
     cdef Py_ssize_t due(self, Py_ssize_t frames) noexcept:
-        """How many outputs so many more samples make."""
+        """Return the number of outputs that `frames` more samples make."""
         cdef int s
         for s in range(self.bank.count):
             frames = _ready(&self.bank.stages[s], &self.lines[s], self.lines[s].held + frames)
         return frames
 
     cdef Py_ssize_t rest(self) noexcept:
-        """How many outputs lie within the input's duration but have not come out."""
+        """Return the number of outputs within the duration of the input that have not come out."""
         return (self.taken * self.bank.up + self.bank.down - 1) // self.bank.down - self.given
 
 

@@ -310,7 +310,7 @@ cdef int _borrow(object frame, Py_buffer* buffer) except -1:
 
 
 cdef class VoiceGate:
-    """Says of each frame of 20 ms (320 samples, s16 at 16 kHz) whether it is speech.
+    """Judges for each frame of 20 ms (320 samples, s16 at 16 kHz) whether it is speech.
 
     The features are the levels of 28 bands of the last 32 ms, each also relative to an adaptive noise floor, and
     how periodic the signal is at the pitches of voices. `threshold` is the probability that counts as speech; half of
@@ -367,7 +367,7 @@ cdef class VoiceGate:
         return total / RECENT
 
     def is_speech(self, frame):
-        """Decide about the next frame, any bytes-like object."""
+        """Return whether the next frame is speech. `frame`: 640 bytes, 20 ms of s16 at 16 kHz."""
         cdef Py_buffer buffer
         _borrow(frame, &buffer)
         with nogil:
@@ -376,7 +376,7 @@ cdef class VoiceGate:
         return self.open
 
     def features(self, frame):
-        """What the network sees of the next frame, INPUTS times float32 (for training it; `is_speech` not included)."""
+        """Return the network's input for the next frame, INPUTS times float32. For training, instead of `is_speech`."""
         cdef Py_buffer buffer
         _borrow(frame, &buffer)
         with nogil:
@@ -401,7 +401,7 @@ cdef class VoiceGate:
         self.probability = self.instant if self.instant > self.mean else self.mean
 
     cdef void _rest(self) noexcept nogil:
-        """In quiet, change to a memory that began lately: a word finds the network the same however long it lasts."""
+        """In quiet, change to a memory that began lately, so that a word is judged alike however long the quiet lasts."""
         self.age = 0 if self.open else self.age + 1
         if self.age % WARMING:
             return
