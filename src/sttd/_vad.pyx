@@ -401,7 +401,7 @@ cdef class VoiceGate:
         self.probability = self.instant if self.instant > self.mean else self.mean
 
     cdef void _rest(self) noexcept nogil:
-        """In quiet, change to a memory that began lately, so that a word is judged alike however long the quiet lasts."""
+        """In quiet, change to a young memory, so that a word is judged alike however long the quiet lasts."""
         self.age = 0 if self.open else self.age + 1
         if self.age % WARMING:
             return
