@@ -43,19 +43,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 LOOK_AGAIN_S = 5.0
 LOADING_S = 30
-"""A service manager that waits for READY is asked for so many seconds more while a model loads."""
+"""Seconds by which the start timeout of the service manager is extended, again and again, while a model loads."""
 
 RELOADED = ("limits.", "access.", "log.", "server.tls_cert", "server.tls_key")
-"""What settings can be changed without a restart."""
+"""Settings that can be changed without a restart."""
 
 
 class Daemon:
     """Serves sessions until it is told to stop."""
 
     def __init__(self, config: Config, read_again: Callable[[], Config] | None = None) -> None:
-        """Unavailable where the provider cannot run here, ConfigError where the settings are of no use.
+        """`read_again` returns the settings as they are now, for `reload`.
 
-        `read_again` gives the settings as they are now, for `reload`.
+        Raises Unavailable if the provider cannot run here, and ConfigError if the settings cannot be used.
         """
         self.config = config
         self._read_again = read_again or (lambda: config)
@@ -73,11 +73,11 @@ class Daemon:
         self._front_door = FrontDoor(rules, Routes(health.routes(), websockets), websockets, self._admission)
 
     def drain(self) -> None:
-        """Stop accepting; let every session say what it has, and end."""
+        """Accept no more connections, let every session send its last texts, and end."""
         self._stop.set()
 
     def reload(self) -> None:
-        """Take over the settings that can be changed now. When they cannot be used all stays as it was."""
+        """Read the settings again and apply those that can be changed now. Invalid settings change nothing."""
         if self._stop.is_set():
             return
         if self._started:
@@ -130,8 +130,8 @@ class Daemon:
     ) -> None:
         """Serve until drained.
 
-        `listening` is told the addresses once they are open, before the model is loaded. `leaving` is called when all
-        is said: what still runs then is a call into a recognizer, which may never return.
+        `listening` is called with the listeners once they are open, before the model is loaded. `leaving` is called
+        after the last session: only a call into a recognizer can still run then, and it may never return.
         """
         self._listeners = await open_listeners(self.config)
         self._check_listeners(self._front_door.rules)
@@ -181,7 +181,7 @@ class Daemon:
             problem = await self._try_to_load()
 
     async def _try_to_load(self) -> ModelMissing | ModelError | None:
-        """Load the model. Returns why that has failed; None if it is there."""
+        """Load the model. Returns the error if that fails."""
         try:
             await self.provider.ready(abandon=True)
         except (ModelMissing, ModelError) as error:
@@ -200,7 +200,7 @@ class Daemon:
 
     @property
     def _drain_s(self) -> float:
-        """Seconds that sessions have to finish; on a slow machine more than is set."""
+        """Seconds that sessions have to finish: `server.drain_s`, or more on a slow machine."""
         return self.config.server.drain_s * self.provider.slowness
 
     def _stuck(self) -> str:
@@ -214,11 +214,11 @@ class Daemon:
         return f"{number} session{'s' * (number != 1)}, {self.provider.name} {self.provider.model}: {what}{behind}"
 
     def _lag(self) -> float:
-        """Seconds that the session which lags most is behind, of those that send audio no faster than it is spoken."""
+        """Return the largest lag, in seconds, of the sessions that send audio no faster than it is spoken."""
         return max((session.lag for session in self.sessions if session.live), default=0.0)
 
     def _busy(self) -> str:
-        """Why no session can be added; empty if one can."""
+        """Return why no session can be added; empty if there is room."""
         if (lag := self._lag()) <= self.config.limits.lag_s:
             return ""
         logger.warning("session refused: another one is %.1f s behind (limits.lag_s)", lag)

@@ -1,8 +1,9 @@
 """Who may connect: tokens, and which web pages. Decided before an upgrade, from the request's head alone.
 
-A browser says in `Origin` which page asks (RFC 6455, 10.2); what sends none is no browser. A page of another site must
-not use a daemon behind its visitor's back, whether it asks for its address or, by DNS rebinding, for a name of its own
-that leads there: so a page needs to be allowed, and the name that it asked for to be one of this machine's.
+A browser names the page that asks in `Origin` (RFC 6455, 10.2); a request without that header is not from a browser. A
+page of another site must not use a daemon without its visitor's knowledge, neither by the daemon's address nor by DNS
+rebinding, where a name of the attacker's leads to that address. Therefore a page must be allowed, and the host name in
+the request must be one of this machine's.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ LEAST_TOKEN = 16
 
 
 def own_names() -> frozenset[str]:
-    """What this machine calls itself, and what the local network does."""
+    """Return the names of this machine: its host name, and its names on the local network."""
     name = socket.gethostname().lower()
     short = name.partition(".")[0]
     return frozenset({name, short, f"{short}.local"})
@@ -44,7 +45,7 @@ def own_names() -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Holder:
-    """Who has a token, and how many sessions it may have at once (0: any number)."""
+    """The holder of a token, and the maximum number of its sessions at once (0: no limit)."""
 
     name: str
     digest: bytes
@@ -56,19 +57,19 @@ ANYBODY = Holder("", b"")
 
 @dataclass(frozen=True)
 class Grant:
-    """A WebSocket may be opened."""
+    """The permission to open a session."""
 
     holder: Holder
-    """Who asks; ANYBODY where no token is needed."""
+    """The holder of the token; ANYBODY if no token is needed."""
     query: str
-    """Without the token."""
+    """The query of the request, without the token."""
     subprotocol: str = ""
-    """To be selected from those that the client offered."""
+    """The subprotocol to select from those that the client offered; empty: none."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """The rules. Made anew when they are read again."""
+    """The rules. A reload replaces them as a whole."""
 
     config: AccessConfig
     holders: Sequence[Holder] = ()
@@ -81,11 +82,11 @@ class Access:
 
     @property
     def open(self) -> bool:
-        """Whether anybody may connect who reaches a listener."""
+        """Whether clients need no token."""
         return not self.holders
 
     def check_address(self, host: str) -> None:
-        """ConfigError where a listener at `host` would serve other machines without asking them for a token."""
+        """Raise ConfigError if a listener at `host` would serve other machines without a token."""
         if self.open and not self.config.allow_unauthenticated and not is_loopback(host):
             raise ConfigError(
                 f"server.listen: {host} can be reached from other machines, and there are no tokens: name a file of "
@@ -93,7 +94,7 @@ class Access:
             )
 
     def admit(self, headers: Mapping[str, str], query: str, *, local: bool) -> Grant:
-        """Whether a WebSocket may be opened; Refused where not. `local`: the client is on this machine."""
+        """Return the permission to open a session. `local`: the client is on this machine. Raises Refused."""
         offered = [name.strip() for name in headers.get("sec-websocket-protocol", "").split(",")]
         token, query = self._token(headers, offered, query)
         holder = self._holder(token) if self.holders else ANYBODY
@@ -102,7 +103,7 @@ class Access:
         return Grant(holder, query, SUBPROTOCOL if SUBPROTOCOL in offered else "")
 
     def admit_plain(self, headers: Mapping[str, str], *, local: bool) -> None:
-        """Whether a plain request may be answered; Refused where not."""
+        """Raise Refused if a request for data about the daemon may not be answered."""
         self._check_host(headers.get("host", ""))
         if self.holders and not local:
             self._holder(self._token(headers, (), "")[0])
@@ -133,7 +134,7 @@ class Access:
         return found
 
     def _check_origin(self, origin: str, host: str, *, trusted: bool, local: bool) -> None:
-        """`trusted`: the page has shown a token."""
+        """Raise Refused if the page may not connect. `trusted`: the page has shown a token."""
         if origin in self.config.origins:
             return
         page = _host_of(origin)
@@ -163,7 +164,7 @@ class Access:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or an address leads to this machine only."""
+    """Return whether a host name or an address leads to this machine only."""
     name = host.strip("[]").partition("%")[0].lower().rstrip(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True
@@ -176,7 +177,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_address(host: str) -> bool:
-    """Whether it is an IP address, which no name server had a say in."""
+    """Return whether the host is an IP address, which no name server can have given."""
     try:
         ipaddress.ip_address(host)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Who gets in: connections, in all and by address, and sessions, in all and by token. Every wire asks here."""
+"""Limits of open connections, in all and by address, and of sessions, in all and by token. Every wire asks here."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from sttd.http.access import Holder
 
 UNKNOWN = "?"
-"""The address of a connection that has none any more."""
+"""Stands for the address of a connection that was reset before it was accepted."""
 
 UNCOUNTED = ("127.0.0.1", "::1", "")
-"""This machine itself, where a proxy's connections come from, and local sockets."""
+"""Addresses without a limit of their own: this machine, from where a proxy connects, and local sockets."""
 
 
 REFUSED_AT_ONCE = 16
-"""Connections beyond the limit that are open to be told so. More wait in the kernel's queue."""
+"""The maximum number of connections beyond the limit that are accepted and refused. More wait in the kernel's queue."""
 
 GRACE_S = 0.5
-"""A connection younger than this is not cut for newer ones."""
+"""Seconds in which a new connection is not cut in favour of newer ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,10 +45,10 @@ class Admission:
     """Counts what is open against the limits, which may be changed."""
 
     def __init__(self, limits: LimitsConfig, busy: Callable[[], str] = lambda: "") -> None:
-        """`busy` returns why there can be no more sessions for now, or nothing."""
+        """`busy` returns why no session can be added now; empty if there is room."""
         self.limits = limits
         self.open = 0
-        """Connections."""
+        """The number of open connections."""
         self._busy = busy
         self._sessions: Counter[str] = Counter()  # by the name of the token's holder
         self._by_machine: Counter[str] = Counter()
@@ -76,17 +76,17 @@ class Admission:
                 self._none_left = trio.Event()
 
     async def none_left(self) -> None:
-        """Wait until there is no connection."""
+        """Wait until no connection is open."""
         if self.open:
             await self._none_left.wait()
 
     async def room(self) -> None:
-        """Wait until a connection may be accepted, be it to be refused."""
+        """Wait until another connection may be accepted, if only to be refused."""
         while self.open >= self.limits.connections + REFUSED_AT_ONCE:
             await self._one_less.wait()
 
     def full(self, address: str) -> str:
-        """Which limit the newest connection, which counts, has passed; none: empty."""
+        """Return the name of the limit that the newest connection exceeds; empty if there is none."""
         if self.open > self.limits.connections:
             return "connections"
         machine = machine_of(address)
@@ -112,11 +112,11 @@ class Admission:
 
     @contextmanager
     def half_open(self, address: str, wait_s: float, unread: Callable[[], bool]) -> Iterator[trio.CancelScope]:
-        """A connection that has to say what it wants in `wait_s` seconds; cut earlier when too many newer ones come.
+        """Limit the time in which a connection has to send a request, to `wait_s` seconds.
 
-        A client that only opens connections does not keep others out: the oldest of its address goes first. A client
-        that has said something which is not read yet (`unread`), or that has only just come, is not cut for newer
-        ones: in a burst of clients nobody has been read yet.
+        If too many connections are half-open, the oldest is cut in favour of a new one: of the same address if there
+        is one, so that a client which only opens connections keeps nobody out. A connection is not cut for this reason
+        if it is new, or if `unread` returns that it has sent something: in a burst of clients none has been read yet.
         """
         machine = machine_of(address)
         with trio.move_on_after(wait_s) as scope:
@@ -140,7 +140,7 @@ class Admission:
 
 
 def machine_of(address: str) -> str:
-    """What counts as one machine: an IPv4 address, or the /64 of an IPv6 address, of which a machine has many."""
+    """Return what counts as one machine: an IPv4 address, or the /64 network of an IPv6 address."""
     try:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

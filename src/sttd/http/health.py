@@ -24,7 +24,7 @@ class Health:
         self._lag = lag
 
     def routes(self) -> tuple[Route, ...]:
-        """Where the answers are."""
+        """Return the routes."""
         return (
             Route("GET", "/livez", self.livez),
             Route("GET", "/readyz", self.readyz),
@@ -32,17 +32,17 @@ class Health:
         )
 
     async def livez(self, request: Request) -> Response:  # noqa: ARG002
-        """Always well, if it is answered at all."""
+        """Answer: the event loop runs."""
         return Response(HTTPStatus.OK, "ok\n")
 
     async def metrics(self, request: Request) -> Response:  # noqa: ARG002
-        """For Prometheus."""
+        """Return all metrics in the format of Prometheus."""
         for what, left in self._provider.account().items():
             CLOUD.labels(self._provider.name, what).set(left)
         return Response(HTTPStatus.OK, exposition(), content_type=CONTENT_TYPE)
 
     async def readyz(self, request: Request) -> Response:  # noqa: ARG002
-        """200 when a new session would get text, else 503 with the reason."""
+        """Return 200 if a new session would get text, else 503 with the reason."""
         problem = self._provider.status
         return Response.json(
             HTTPStatus.SERVICE_UNAVAILABLE if problem else HTTPStatus.OK,

@@ -1,8 +1,8 @@
 """Reading WebSocket frame headers as they pass by (RFC 6455, section 5.2), without I/O.
 
-The WebSocket library parses and validates the frames; this does what it cannot: it keeps a Close frame back, passes a
-long binary message on as several, so that it is never in memory as a whole, and stops fragments and control frames
-without end.
+The WebSocket library parses and validates the frames. This module does what the library cannot: it holds back a Close
+frame, splits a long binary message into several, so that no long message is in memory as a whole, and stops floods of
+fragments and of control frames.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ CONTINUATION, BINARY, CLOSE, PING, PONG = 0x0, 0x2, 0x8, 0x9, 0xA
 FINAL, MASKED = 0x80, 0x80
 MAX_FRAGMENTS = 4096
 MAX_CONTROL_FRAMES = 256
-"""A second; data frames with nothing in them count too."""
+"""The maximum number per second; empty data frames count too."""
 
 
 class Flood(Exception):
