@@ -65,8 +65,8 @@ def test_a_burst_of_clients_before_the_daemon_starts_is_served_whole() -> None:
     ("kind", "name", "said"),
     [
         (socket.SOCK_STREAM, "tls", "is to speak TLS, which needs server.tls_cert"),
-        (socket.SOCK_STREAM, "health", "needs one for sessions"),
-        (socket.SOCK_DGRAM, "plain", "does not listen for streams"),
+        (socket.SOCK_STREAM, "health", "needs a socket for sessions"),
+        (socket.SOCK_DGRAM, "plain", "is not a listening stream socket"),
     ],
 )
 def test_a_socket_that_is_of_no_use_is_refused(kind: int, name: str, said: str) -> None:
