@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import socket
+import re
 import subprocess
 import sys
-from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +16,7 @@ from tests.support import Clip, Daemon, at_16k_mono, finals, json_events, runnin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from websockets.sync.client import ClientConnection
 
@@ -132,20 +131,30 @@ def test_a_config_that_cannot_be_used_changes_nothing(vosk: Daemon, config: str)
         assert json.loads(client.recv(5)) == {"partial": ""}
 
 
+TRANSCRIBER = """
+import sys
+from vosk.transcriber import cli
+
+next(action for action in cli.parser._actions if "--server" in action.option_strings).const = sys.argv.pop(1)
+cli.main()
+"""
+"""`vosk-transcriber --server`, as its package brings it, but with an address that is free."""
+
+
 def test_vosk_s_own_client(still_models: Path, korean: list[Clip], tmp_path: Path) -> None:
-    """`vosk-transcriber --server`, as its package brings it: the address is not to be chosen."""
-    with suppress(OSError), socket.create_connection(("localhost", 2700), timeout=1):
-        pytest.skip("another program listens at port 2700")
-    program = Path(sys.executable).with_name("vosk-transcriber")
+    """It asks for the path / of a listener that serves nothing else."""
     recording, text, ffmpeg = tmp_path / "recording.pcm", tmp_path / "text.txt", tmp_path / "ffmpeg"
     recording.write_bytes(at_16k_mono(korean[0]))
     ffmpeg.write_text(f"#!/bin/sh\nexec cat '{recording}'\n")  # it only decodes files for the client
     ffmpeg.chmod(0o755)
-    settings = ("--provider", "vosk", "--set", "vosk_server.listen=127.0.0.1:2700")
+    # It loads a model of its own in any case.
+    arguments = ("--server", "--model", str(still_models / "vosk/vosk-small-ko"), "-i", str(recording), "-o", str(text))
+    settings = ("--provider", "vosk", "--set", "vosk_server.listen=127.0.0.1:0")
     with running_daemon(still_models, *settings) as vosk:
+        address = re.search(r"(ws://\S+)  \(any path\)", "".join(vosk.lines))
+        assert address
         done = subprocess.run(
-            # It loads a model of its own in any case.
-            [program, "--server", "--model", still_models / "vosk/vosk-small-ko", "-i", recording, "-o", text],
+            [sys.executable, "-c", TRANSCRIBER, address[1], *arguments],
             capture_output=True,
             text=True,
             timeout=100,
