@@ -96,7 +96,7 @@ class Writer(logging.Handler):
             self.handleError(record)
 
     def finish(self, within_s: float = FINISH_S) -> None:
-        """Wait until all queued records are written, but no longer than `within_s` for each of two steps."""
+        """Wait until all queued records are written, at most twice `within_s` seconds."""
         written = threading.Event()
         with suppress(queue.Full):
             self._waiting.put(written, timeout=within_s)

@@ -1,1 +1,1 @@
-"""Wire protocols without I/O: a client's messages become commands, events become messages to the client."""
+"""Session protocols without I/O: a client's messages become commands, and events become messages to the client."""

@@ -1,4 +1,4 @@
-"""What a wire protocol is, and the control messages that both documented ones share."""
+"""The interface of a session protocol, and the control messages that both documented protocols share."""
 
 from __future__ import annotations
 
@@ -46,10 +46,7 @@ class Protocol(ABC):
 
     @abstractmethod
     def encode(self, event: Event, options: SessionOptions) -> Sequence[str | bytes]:
-        """Return the messages that tell the client of `event`, perhaps none.
-
-        `options` are those under which the event was made.
-        """
+        """Return the messages to the client for `event`, perhaps none. `options`: those under which it was made."""
 
 
 def _binary_control(message: bytes) -> Command | None:

@@ -26,7 +26,7 @@ class JsonEvents(Protocol):
         self._last_partial = ""
 
     def encode(self, event: Event, options: SessionOptions) -> Sequence[str]:
-        """Return one JSON object for each event; a partial that says nothing new is left out."""
+        """Return the JSON object for an event. A partial that repeats the last one is left out."""
         match event:
             case Ready():
                 return _dump({"type": "ready"})

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class PlainText(Protocol):
-    """Gathers the finals that one audio message gives and sends them as one reply.
+    """Gathers the finals of one audio message and sends them as one reply.
 
-    Errors are not told here: every message that a client gets is a transcript. They are logged, and those that end
-    the session stand in the Close frame's reason.
+    Every message to the client is a transcript, so errors are only logged; an error that ends the session is the reason
+    of its Close frame.
     """
 
     name: ClassVar[str] = "plain"
@@ -30,7 +30,7 @@ class PlainText(Protocol):
         self._gathered: list[str] = []
 
     def encode(self, event: Event, options: SessionOptions) -> Sequence[str]:  # noqa: ARG002
-        """Return the joined text when a message's audio is done with."""
+        """Return the gathered text when a message or the session is done."""
         match event:
             case Final(text, late=True):
                 return (text,)

@@ -1,4 +1,4 @@
-"""Which protocols are served over WebSockets. A protocol is one line here."""
+"""The protocols that are served over WebSockets."""
 
 from __future__ import annotations
 
