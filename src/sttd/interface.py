@@ -14,7 +14,7 @@ import trio
 from sttd.audio.format import RATE
 from sttd.audio.pipeline import Pipeline, Speech, SpeechPause, UtteranceEnd, UtteranceStart
 from sttd.config.config import Config
-from sttd.errors import CloudError, RecognitionError
+from sttd.errors import CloudError, RecognitionError, SttdError, first
 from sttd.events import Event, Failed, Final
 from sttd.providers.plugin import STTInterface, TextHandler
 from sttd.providers.registry import CLOUDS, ENGINES, open_provider, plugin_class
@@ -94,11 +94,15 @@ async def _transcribe(provider: Provider, pcm: bytes) -> str:
             faults.append(event.message)
 
     options = replace(provider.config.session_options(), partials=False)
-    async with provider.recognizer(options, take) as recognizer:
-        pipeline = Pipeline(options)
-        for start in range(0, len(pcm), RATE):
-            await _hear(recognizer, pipeline.feed(pcm[start : start + RATE]))
-        await _hear(recognizer, pipeline.flush())
+    try:
+        async with provider.recognizer(options, take) as recognizer:
+            pipeline = Pipeline(options)
+            for start in range(0, len(pcm), RATE):
+                await _hear(recognizer, pipeline.feed(pcm[start : start + RATE]))
+            await _hear(recognizer, pipeline.flush())
+    except ExceptionGroup as group:
+        error = first(group)
+        raise error if isinstance(error, SttdError) else RecognitionError(f"Recognition failed: {error}") from group
     if faults:
         raise CloudError(faults[0])
     return " ".join(texts)

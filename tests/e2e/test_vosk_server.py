@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection
 
 PIECE = 6400
+HUGE = '{"sample_rate": 1' + "0" * 400 + "}"
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +124,10 @@ def test_alternatives(vosk: Daemon, korean: list[Clip]) -> None:
         assert json.loads(client.recv(5)) == {"alternatives": [{"text": "", "confidence": 1.0}]}
 
 
-@pytest.mark.parametrize("config", ["[]", '{"sample_rate": "fast"}', '{"sample_rate": 1e400}', '{"words": {}}'])
+@pytest.mark.parametrize(
+    "config",
+    ["[]", '{"sample_rate": "fast"}', '{"sample_rate": 1e400}', HUGE, '{"words": {}}'],
+)
 def test_a_config_that_cannot_be_used_changes_nothing(vosk: Daemon, config: str) -> None:
     with vosk.client("/vosk") as client:
         client.send(f'{{"config": {config}}}')

@@ -154,6 +154,14 @@ async def test_a_client_uploads_on_one_connection_in_both_ways() -> None:
         assert server.admission.open == 1, "all on one connection"
 
 
+async def test_a_bad_head_after_a_head_request_is_answered(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as server:
+        answer = await server.exchange(b"HEAD /stream HTTP/1.1\r\nHost: x\r\n\r\n" + b"nonsense\r\n\r\n")
+    assert answer.count(b"HTTP/1.1 ") == 2
+    assert b"HTTP/1.1 400" in answer
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 async def test_requests_may_follow_each_other_without_waiting() -> None:
     async with serving() as server:
         answer = await server.exchange(

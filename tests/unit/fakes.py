@@ -60,6 +60,8 @@ class FakeChannel(Channel):
         return None
 
     async def pause(self, until: float) -> None:
+        if not self._script and not self._stays:
+            return  # the client has closed
         with trio.move_on_at(until):
             await self._stopped.wait()
 

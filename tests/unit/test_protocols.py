@@ -79,8 +79,9 @@ def test_plain_sends_what_is_gathered_when_the_session_ends() -> None:
 def test_plain_sends_at_once_what_was_found_after_its_message_was_answered() -> None:
     protocol = PlainText()
     assert protocol.encode(Final("two."), OPTIONS) == ()
-    assert protocol.encode(Final("one.", late=True), OPTIONS) == ("one.",)
-    assert protocol.encode(MessageDone(), OPTIONS) == ("two.",)
+    assert protocol.encode(Final("three.", late=True), OPTIONS) == ("two. three.",), "in their order"
+    assert protocol.encode(MessageDone(), OPTIONS) == ()
+    assert protocol.encode(Final("four.", late=True), OPTIONS) == ("four.",)
 
 
 def test_json_has_the_documented_events() -> None:

@@ -274,6 +274,22 @@ async def test_a_drain_before_the_session_runs(clock: trio.testing.MockClock) ->
     assert channel.ended == (Ending.GOING_AWAY, "sttd is stopping")
 
 
+async def test_a_close_behind_a_config_while_the_model_loads(clock: trio.testing.MockClock) -> None:
+    ran = await run(['{"type": "config", "words": true}'], Behaviour(load_s=60.0))
+    assert ran.ending is Ending.DONE
+    assert ran.took_s < 2
+
+
+async def test_a_drain_behind_the_end_of_a_stream_while_the_model_loads(clock: trio.testing.MockClock) -> None:
+    async def drain(session: Session) -> None:
+        await trio.sleep(1)
+        session.drain(2.0)
+
+    ran = await run([SECOND, EOF], Behaviour(load_s=60.0), while_it_runs=drain)
+    assert ran.ending is Ending.GOING_AWAY
+    assert ran.took_s < 4
+
+
 async def test_a_close_while_the_model_loads(clock: trio.testing.MockClock) -> None:
     ran = await run([1.0], Behaviour(load_s=60.0))
     assert ran.ending is Ending.DONE

@@ -61,6 +61,7 @@ class Exchange:
 
         Raises Refused if the head is malformed.
         """
+        self._is_head = False
         event = await self._next_event()
         if not isinstance(event, h11.Request):
             return None

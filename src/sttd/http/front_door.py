@@ -112,7 +112,8 @@ class FrontDoor:
         exchange = Exchange(stream, limits, peer, local=not address or is_loopback(address))
         try:
             while await self._serve_one(exchange, address, served):
-                pass
+                if self._draining and exchange.kept_alive:
+                    break
         finally:
             self._waiting.pop(exchange, None)
 

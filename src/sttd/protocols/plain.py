@@ -33,7 +33,9 @@ class PlainText(Protocol):
         """Return the gathered text when a message or the session is done."""
         match event:
             case Final(text, late=True):
-                return (text,)
+                reply = " ".join((*self._gathered, text))  # in the order in which they were said
+                self._gathered.clear()
+                return (reply,)
             case Final(text):
                 self._gathered.append(text)
             case MessageDone() | SessionOver() if self._gathered:

@@ -93,7 +93,7 @@ class VoskServer(Protocol):
                 self._alternatives = _number(config["max_alternatives"]) > 0
             if phrases := config.get("phrase_list"):
                 options["phrases"] = [phrase for phrase in phrases if phrase != UNKNOWN_WORD]
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             return Unusable(f'"config" cannot be used: {error}')
         return Configure(options)
 
@@ -104,20 +104,21 @@ class VoskServer(Protocol):
                 self._partial = text
             case Final(text, words):
                 self._texts.append(text)
-                self._words += words
+                self._words += words if options.words else ()
                 self._partial = ""
             case MessageDone():
-                return (self._result(options) if self._texts else _dump({"partial": self._partial}),)
+                return (self._result() if self._texts else _dump({"partial": self._partial}),)
             case FlushDone():
-                return (self._result(options),)
+                self._partial = ""
+                return (self._result(),)
             case SessionOver() if self._ending or self._texts:
-                return (self._result(options),)
+                return (self._result(),)
         return ()
 
-    def _result(self, options: SessionOptions) -> str:
+    def _result(self) -> str:
         """The result of all utterances since the last one; mostly there is one, or none."""
-        text, words = " ".join(self._texts), self._words if options.words else []
-        self._texts, self._words, self._partial = [], [], ""
+        text, words = " ".join(self._texts), self._words
+        self._texts, self._words = [], []
         if self._alternatives:
             if not text:
                 return _dump({"alternatives": [{"text": "", "confidence": 1.0}]})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import trio
@@ -75,7 +75,7 @@ class LocalProvider(Provider, Generic[E]):
             if self._engine is not None:
                 return
             if isinstance(self._problem, ModelError) and trio.current_time() < self._again_at:
-                if fingerprint(resolve(self.config).path) == self._failed_files:
+                if self._files() == self._failed_files:
                     raise ModelError(str(self._problem))
                 self._pause = 0.0  # somebody has mended it
             try:
@@ -86,6 +86,12 @@ class LocalProvider(Provider, Generic[E]):
             except Exception as error:
                 raise self._failed(error) from None
             self._problem = None
+
+    def _files(self) -> str:
+        """Return the fingerprint of the model's files; empty while they are being replaced."""
+        with suppress(OSError, ModelMissing):
+            return fingerprint(resolve(self.config).path)
+        return ""
 
     def _failed(self, error: Exception) -> ModelError:
         """Note why a load has failed, and when it is to be tried again."""

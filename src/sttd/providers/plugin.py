@@ -66,8 +66,7 @@ class PluginProvider(Provider):
     async def _open(self, options: SessionOptions, emit: Emit) -> AsyncIterator[Recognizer]:  # noqa: ARG002
         service = self._service_class()
         recognizer = PluginRecognizer(service, self._calls, emit)
-        with self._calls.watched(0):
-            await service.initialize(recognizer.say)
+        await service.initialize(recognizer.say)  # not watched, as an engine's load is not
         try:
             yield recognizer
         finally:

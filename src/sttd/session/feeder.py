@@ -125,16 +125,18 @@ class Feeder:
         if pipeline.speaking and self._arrivals.recording(speaking=pipeline.mid_speech):
             await self._flush()
         else:
-            await self._put_marks(urgent=False)
+            await self._put_marks(urgent=self._unmarked and not pipeline.speaking)
 
     async def _end_message(self, arrived: float) -> None:
         pipeline = self._pipeline
         self._marks_due += 1
-        if not (self._answers_recordings and pipeline.undecided):
-            await self._put_marks(urgent=self._answers_messages or (self._unmarked and not pipeline.speaking))
         self._arrivals.came(self._duration, arrived)
         self._duration = 0.0
         self._patience = self._arrivals.patience(self._options, speaking=pipeline.mid_speech)
+        # Without a pause in arrival nothing but more audio would decide whether there was speech.
+        undecided = pipeline.speaking or (pipeline.undecided and self._patience < math.inf)
+        if not (self._answers_recordings and undecided):
+            await self._put_marks(urgent=self._answers_messages or (self._unmarked and not pipeline.speaking))
         if pipeline.unsettled:
             self._deadline = trio.current_time() + self._patience
 

@@ -119,9 +119,7 @@ class Reader:
             size = ITEM_BYTES + len(message) * (PARSED_FACTOR if isinstance(message, str) else 1)
             command = self._understood(received)
             if isinstance(command, Configure):
-                with trio.CancelScope() as self._waiting_for_model:
-                    if not self._stopped:
-                        await self._model_known.wait()
+                await self._wait_for_model()
                 if not self._model_known.is_set():
                     return
                 command = self._changed(command.options)
@@ -131,6 +129,20 @@ class Reader:
             await self._commands.put(command, duration, size=size)
             if duration:
                 await self._count(duration)
+
+    async def _wait_for_model(self) -> None:
+        """Wait until it is known which options can be followed, or until the session is to end."""
+        with trio.CancelScope() as self._waiting_for_model:
+            if self._stopped or self._model_known.is_set():
+                return
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._notice_the_end)
+                await self._model_known.wait()
+                nursery.cancel_scope.cancel()
+
+    async def _notice_the_end(self) -> None:
+        await self._channel.pause(math.inf)
+        self._waiting_for_model.cancel()
 
     async def _next(self) -> Received | None:
         self.waiting_since = trio.current_time()

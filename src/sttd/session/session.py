@@ -212,7 +212,8 @@ class Session:
         await self._reader.run()
         self._ending = True
         await self._commands.put(EndOfStream(), weight=0)
-        with trio.move_on_after(self._patience if self._reader.received_s or not self._provider.status else 0.0):
+        patience = self._patience if self._reader.received_s or not self._provider.status else 0.0
+        with trio.move_on_after(patience) as self._watching:  # which a drain ends
             await self._decoder.opened.wait()
         if not self._decoder.opened.is_set():  # the model still loads, and there is no audio for it
             self._close_outbox()

@@ -55,7 +55,7 @@ class Channel(ABC):
 
     @abstractmethod
     async def pause(self, until: float) -> None:
-        """Receive nothing until that time of Trio's clock, or until `stop`."""
+        """Receive nothing until that time of Trio's clock, until `stop`, or until the peer ends the connection."""
 
     @abstractmethod
     async def send(self, message: str | bytes) -> None:

@@ -202,7 +202,7 @@ class WebSocket(Channel):
     async def pause(self, until: float) -> None:
         """See Channel."""
         with trio.CancelScope() as self._receiving:
-            if not self._stopped:
+            if not (self._stopped or self._stream.peer_closing):
                 await trio.sleep_until(until)
 
     def stop(self) -> None:
