@@ -98,7 +98,7 @@ def test_the_log_says_once_that_audio_leaves_the_machine(start_groq: Starter, sp
     with start_groq() as daemon:
         said(daemon, speech)
         assert daemon.log().count("leaves this machine: it is sent to Groq (127.0.0.1)") == 1
-        assert "what is said is sent to 127.0.0.1" in "".join(daemon.lines)
+        assert "it sends all audio to 127.0.0.1" in "".join(daemon.lines)
 
 
 @pytest.mark.parametrize(

@@ -288,6 +288,8 @@ async def test_a_drain_behind_the_end_of_a_stream_while_the_model_loads(clock: t
     ran = await run([SECOND, EOF], Behaviour(load_s=60.0), while_it_runs=drain)
     assert ran.ending is Ending.GOING_AWAY
     assert ran.took_s < 4
+    ran = await run([SECOND, EOF], Behaviour(load_s=2.0), while_it_runs=drain)
+    assert ran.channel.told == ["ready", "final"], "the model came in time: nothing is lost"
 
 
 async def test_a_close_while_the_model_loads(clock: trio.testing.MockClock) -> None:

@@ -88,7 +88,7 @@ def _announce(daemon: Daemon, local: Config | None, listeners: list[Listener], e
         print(f"sttd {__version__} serves {provider.name}{named}")
     else:
         where = provider.destination
-        print(f"sttd {__version__} serves {provider.name} ({provider.model}): what is said is sent to {where}")
+        print(f"sttd {__version__} serves {provider.name} ({provider.model}): it sends all audio to {where}")
         print(f"  falls back on {local.provider}{named}" if local else "  without a fallback on this machine")
     schemes = {Kind.PLAIN: "ws", Kind.TLS: "wss"}
     urls = [f"{schemes[one.kind]}://{one.address}" for one in listeners if one.kind in schemes]
@@ -113,7 +113,7 @@ def _myself() -> str:
 
 
 def check(config: Config) -> None:
-    """ConfigError where sttd would not serve as it is told."""
+    """Raise ConfigError if sttd cannot serve with these settings."""
     from sttd.http.access import Access
     from sttd.ops.sockets import Kind, addresses, tls_context
 

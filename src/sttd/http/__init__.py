@@ -1,1 +1,1 @@
-"""The front door: requests, who may make them, and what is answered."""
+"""HTTP: connections, requests, access, and answers."""

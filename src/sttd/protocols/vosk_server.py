@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sttd.config.config import SessionOptions
 
 UNKNOWN_WORD = "[unk]"
-"""Stands in a `phrase_list` for all that is none of the phrases, which sttd leaves out in any case."""
+"""The entry of a `phrase_list` for all other words. sttd drops such words in any case."""
 
 
 class VoskServer(Protocol):
@@ -116,7 +116,7 @@ class VoskServer(Protocol):
         return ()
 
     def _result(self) -> str:
-        """The result of all utterances since the last one; mostly there is one, or none."""
+        """Return the result of all utterances since the last result."""
         text, words = " ".join(self._texts), self._words
         self._texts, self._words = [], []
         if self._alternatives:

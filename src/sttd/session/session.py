@@ -91,6 +91,7 @@ class Session:
         self._started = trio.current_time()
         self._ended_at = 0.0  # by the client or the daemon
         self._drain_s = math.inf
+        self._drained_at = -math.inf
         self._watching = trio.CancelScope()
         self._ending = self._over = False
         self._end_as = Ending.DONE, ""
@@ -109,7 +110,7 @@ class Session:
 
     def drain(self, within_s: float) -> None:
         """Read no more, flush, send what is left, and close, all within so many seconds."""
-        self._drain_s = within_s
+        self._drain_s, self._drained_at = within_s, trio.current_time()
         self._watching.cancel()  # there is less patience
         self._stop(Ending.GOING_AWAY, "sttd is stopping")
 
@@ -212,10 +213,7 @@ class Session:
         await self._reader.run()
         self._ending = True
         await self._commands.put(EndOfStream(), weight=0)
-        patience = self._patience if self._reader.received_s or not self._provider.status else 0.0
-        with trio.move_on_after(patience) as self._watching:  # which a drain ends
-            await self._decoder.opened.wait()
-        if not self._decoder.opened.is_set():  # the model still loads, and there is no audio for it
+        if not await self._model_in_time():
             self._close_outbox()
             return
         self._ended_at = trio.current_time()
@@ -227,6 +225,18 @@ class Session:
         message = f"No progress in recognition for {self._standstill_s:.3g} s"
         logger.warning("session cut peer=%s: %s", self._channel.peer, message)
         self._end(Ending.STALLED, "recognition took too long", Failed(message, Problem.STALLED, fatal=True))
+
+    async def _model_in_time(self) -> bool:
+        """Wait for a model that still loads, if there is audio for it; in a drain as long as the drain allows."""
+        since = trio.current_time()
+        while not self._decoder.opened.is_set():
+            patience = self._patience if self._reader.received_s or not self._provider.status else 0.0
+            left_s = max(since, self._drained_at) + patience - trio.current_time()
+            if left_s <= 0:
+                return False
+            with trio.move_on_after(left_s + 0.01) as self._watching:  # a drain looks again
+                await self._decoder.opened.wait()
+        return True
 
     @property
     def _standstill_s(self) -> float:
