@@ -133,10 +133,10 @@ class Warned:
 
 @dataclass(frozen=True, slots=True)
 class MessageDone:
-    """All finals from the audio of one message have been emitted.
+    """All text of one message has been sent.
 
-    Every audio message of the client gets one MessageDone, in the order of the messages. If an utterance is open at the
-    end of a message, its MessageDone waits for the end of the utterance or for the next message.
+    There is one for every audio message of the client, in their order. For a protocol that answers recordings, the mark
+    of a message waits while an utterance may be open: for its end, or for the next message.
     """
 
 
