@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import tracemalloc
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -78,18 +79,27 @@ def wav(channels: int, rate: int, bits: int, data: bytes) -> bytes:
 
 
 small = st.integers(0, 70)
-wavs = st.builds(wav, st.integers(0, 9), st.integers(0, 200_000), small, st.binary(max_size=50))
+wavs = st.builds(wav, st.integers(0, 65535), st.integers(0, 2**32 - 1), small, st.binary(max_size=50))
+JUNK_OF_4_GIB = b"RIFF\x24\x00\x00\x00WAVEjunk\xfe\xff\xff\xff" + bytes(300_000)
 
 
 @many
 @given(wavs, st.integers(0, 120))
 @example(wav(1, 16000, 64, b""), 120)
 @example(wav(0, 16000, 16, b""), 120)
+@example(wav(1, 2**32 - 1, 16, bytes(50)), 120)
+@example(JUNK_OF_4_GIB, len(JUNK_OF_4_GIB))
 def test_recordings(folder: Path, found: bytes, length: int) -> None:
+    """Whatever the header says, it takes little memory."""
     file = folder / "x.wav"
     file.write_bytes(found[:length])
-    with suppress(RecognitionError), Recording(str(file)) as recording:
-        recording.next_piece()
+    tracemalloc.start()
+    try:
+        with suppress(RecognitionError), Recording(str(file)) as recording:
+            recording.next_piece()
+        assert tracemalloc.get_traced_memory()[1] < 3 * 2**20
+    finally:
+        tracemalloc.stop()
 
 
 @many

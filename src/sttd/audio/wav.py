@@ -20,6 +20,8 @@ ENCODINGS = {
     (ALAW, 8): "pcm_alaw",
     (MULAW, 8): "pcm_mulaw",
 }
+FORMAT_BYTES = 64  # the longest known "fmt " chunk has 40
+SKIPPED_BYTES = 65536
 NAMES = {PCM: "PCM", FLOAT: "float", ALAW: "A-law", MULAW: "mu-law"}
 
 
@@ -50,10 +52,17 @@ def read_head(file: BinaryIO) -> WavHead:
             if found is None:
                 raise ValueError("does not say the format of its samples")
             return WavHead(*found, -1 if size == 0xFFFFFFFF else size)
-        content = file.read(size + size % 2)
+        content = file.read(min(size, FORMAT_BYTES))
+        _skip(file, size + size % 2 - len(content))
         if name == b"fmt ":
             found = _format(content)
     raise ValueError("is cut off before its first sample")
+
+
+def _skip(file: BinaryIO, size: int) -> None:
+    """Pass over bytes, a few at a time: `read` allocates what it is asked for, and a header may say 4 GiB."""
+    while size > 0 and (skipped := file.read(min(size, SKIPPED_BYTES))):
+        size -= len(skipped)
 
 
 def _format(content: bytes) -> tuple[int, int, str]:

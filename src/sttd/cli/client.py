@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 PIECE_S = 0.1
+MAX_PIECE_BYTES = 2**20  # 0.1 s of what sttd takes; a damaged header may say 4 GHz, and `read` allocates what it asks for
 ABNORMAL = 1006
 STANDARD_INPUT = "standard input"
 
@@ -49,7 +50,8 @@ class Recording:
             self._file.close()
             hint = f"ffmpeg -i {shlex.quote(path)} -ar 16000 -ac 1 -c:a pcm_s16le converted.wav"
             raise RecognitionError(f"{path} {error}; another program can convert it: {hint}") from None
-        self._left, self._piece = head.size, max(1, int(head.rate * PIECE_S)) * head.frame_bytes
+        frames = min(int(head.rate * PIECE_S), MAX_PIECE_BYTES // head.frame_bytes)
+        self._left, self._piece = head.size, max(1, frames) * head.frame_bytes
         self.options = {"sample_rate": head.rate, "channels": head.channels, "encoding": head.encoding}
 
     def __enter__(self) -> Self:
@@ -60,7 +62,7 @@ class Recording:
             self._file.close()
 
     def next_piece(self) -> bytes:
-        """A tenth of a second; empty at the end. RecognitionError where it cannot be read."""
+        """A tenth of a second at most; empty at the end. RecognitionError where it cannot be read."""
         try:
             piece = self._file.read(self._piece if self._left < 0 else min(self._piece, self._left))
         except OSError as error:
