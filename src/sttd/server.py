@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sttd.config.config import LimitsConfig
-    from sttd.http.messages import Request
     from sttd.protocols.base import Protocol
     from sttd.wires.websocket import WebSocket
 
@@ -188,8 +187,8 @@ class Daemon:
             return error
         return None
 
-    async def _serve_session(self, protocol: type[Protocol], request: Request, websocket: WebSocket) -> None:
-        session = Session(websocket, protocol(), self.provider, self.config, request.query, self._ahead)
+    async def _serve_session(self, protocol: type[Protocol], query: str, websocket: WebSocket) -> None:
+        session = Session(websocket, protocol(), self.provider, self.config, query, self._ahead)
         self.sessions.add(session)
         try:
             if self._stop.is_set():

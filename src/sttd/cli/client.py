@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 PIECE_S = 0.1
-MAX_PIECE_BYTES = 2**20  # 0.1 s of what sttd takes; a damaged header may say 4 GHz, and `read` allocates what it asks for
+MAX_PIECE_BYTES = 2**20
+"""More than 0.1 s of what sttd takes: `read` allocates what it is asked for, and a damaged header may say 4 GHz."""
 ABNORMAL = 1006
 STANDARD_INPUT = "standard input"
 

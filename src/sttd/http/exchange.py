@@ -37,15 +37,16 @@ class Exchange:
         self._is_head = self.answered = False
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head_bytes)
 
-    @property
-    def early(self) -> bytes:
-        """What the peer has sent behind the request."""
-        return bytes(self._http.trailing_data[0])
+    def leave(self) -> bytes:
+        """End HTTP on this connection: the last call. Returns what the peer has sent behind the request."""
+        early = bytes(self._http.trailing_data[0])
+        del self._http  # memory that a WebSocket would hold all its life
+        return early
 
     @property
     def kept_alive(self) -> bool:
         """Whether an answer was sent, and nothing of another request has come."""
-        return self.answered and not self.early and not self.has_unread()
+        return self.answered and not self._http.trailing_data[0] and not self.has_unread()
 
     def has_unread(self) -> bool:
         """Whether the peer has sent something that was not read yet."""

@@ -16,7 +16,7 @@ from sttd.http.access import Access, is_loopback
 from sttd.http.admission import UNKNOWN, Admission
 from sttd.http.exchange import Exchange
 from sttd.http.messages import Refused, Request, Response
-from sttd.http.routes import Need, Routes
+from sttd.http.routes import Need, Route, Routes
 from sttd.http.upgrade import check_upgrade, clean_head, upgrade_required
 from sttd.metrics import LIMITS_HIT, REJECTED
 from sttd.wires.websocket import WebSocket, accept, watch_peer
@@ -32,7 +32,8 @@ logger = logging.getLogger(__name__)
 KEEP_ALIVE_S = 5.0
 """A connection without a request in progress is kept open for so long, or `limits.head_s` if that is shorter."""
 
-ServeWebSocket = Callable[[Request, WebSocket], Awaitable[None]]
+ServeWebSocket = Callable[[str, WebSocket], Awaitable[None]]
+"""Called with the query of the address, without tokens."""
 
 
 @dataclass
@@ -119,21 +120,21 @@ class FrontDoor:
 
     async def _serve_one(self, exchange: Exchange, address: str, served: Served) -> bool:
         """Serve one request. Returns whether another may follow."""
-        with ExitStack() as session:
-            try:
-                request = await self._receive(exchange, address, served)
-                if request is None:
-                    return False
-                if not served.plain_only and (request.is_upgrade or request.path in self._websockets):
-                    grant = self._check_upgrade(request)
-                    session.enter_context(self._admission.session(grant.holder))
-                    await self._serve_websocket(exchange, request, grant)
-                    return False
-                response = await self._respond(request, session)
-            except Refused as refused:
-                _count_refusal(exchange.peer, refused.reason)
-                response = refused.response
-            return await exchange.answer(response, last=self._draining)
+        try:
+            request = await self._receive(exchange, address, served)
+            if request is None:
+                return False
+            if served.plain_only or not (request.is_upgrade or request.path in self._websockets):
+                return await self._respond(exchange, request)
+            grant = self._check_upgrade(request)
+            path, head = request.path, clean_head(request, grant.subprotocol)
+            del request  # its headers would be kept as long as the WebSocket is open
+            with self._admission.session(grant.holder):
+                await self._serve_websocket(exchange, path, head, grant)
+                return False
+        except Refused as refused:
+            _count_refusal(exchange.peer, refused.reason)
+            return await exchange.answer(refused.response, last=self._draining)
 
     async def _receive(self, exchange: Exchange, address: str, served: Served) -> Request | None:
         """Return the next request; None if the peer closes instead, or says nothing in time."""
@@ -168,38 +169,43 @@ class FrontDoor:
         check_upgrade(request)
         return self.rules.access.admit(request.headers, request.query, local=request.local)
 
-    async def _serve_websocket(self, exchange: Exchange, request: Request, grant: Grant) -> None:
-        head = clean_head(request, grant.subprotocol)
+    async def _serve_websocket(self, exchange: Exchange, path: str, head: bytes, grant: Grant) -> None:
         limits = self.rules.limits
-        request = replace(request, target=f"{request.path}?{grant.query}")
-        upgraded = accept(exchange.stream, head, exchange.early, request.peer, limits, grant.subprotocol)
+        upgraded = accept(exchange.stream, head, exchange.leave(), exchange.peer, limits, grant.subprotocol)
         async with upgraded as websocket:
-            await self._websockets[request.path](request, websocket)
+            await self._websockets[path](grant.query, websocket)
 
-    async def _respond(self, request: Request, session: ExitStack) -> Response:
-        """Return the answer to a plain request. Raises Refused."""
+    async def _respond(self, exchange: Exchange, request: Request) -> bool:
+        """Answer a plain request. Returns whether another may follow. Raises Refused."""
         route = self._routes.find(request)
         access = self.rules.access
-        if route.need is Need.TOKEN:
-            access.admit_plain(request.headers, local=request.local)
-        elif route.need is Need.SESSION:
-            grant = access.admit(request.headers, request.query, local=request.local)
-            session.enter_context(self._admission.session(grant.holder))
-        request.body.max_bytes = route.max_body
-        with trio.move_on_after(route.deadline_s):
-            try:
-                return await route.handler(request)
-            except (Refused, trio.BrokenResourceError, trio.ClosedResourceError):
-                raise
-            except SttdError as error:
-                return Response(error.status, f"{error}\n")
-            except Exception:
-                logger.exception("a request ended by a fault in sttd peer=%s path=%s", request.peer, request.path)
-                return Response(HTTPStatus.INTERNAL_SERVER_ERROR, "A fault in sttd; its log says more.\n")
-        if request.body.complete:
-            raise Refused.busy("deadline", f"No answer within {route.deadline_s:g} s.")
-        message = f"The body did not come within {route.deadline_s:g} s."
-        raise Refused(HTTPStatus.REQUEST_TIMEOUT, "deadline", message)
+        with ExitStack() as session:
+            if route.need is Need.TOKEN:
+                access.admit_plain(request.headers, local=request.local)
+            elif route.need is Need.SESSION:
+                grant = access.admit(request.headers, request.query, local=request.local)
+                session.enter_context(self._admission.session(grant.holder))
+            response = await _response(route, request)
+            return await exchange.answer(response, last=self._draining)
+
+
+async def _response(route: Route, request: Request) -> Response:
+    """Have a route's handler answer, in time. Raises Refused."""
+    request.body.max_bytes = route.max_body
+    with trio.move_on_after(route.deadline_s):
+        try:
+            return await route.handler(request)
+        except (Refused, trio.BrokenResourceError, trio.ClosedResourceError):
+            raise
+        except SttdError as error:
+            return Response(error.status, f"{error}\n")
+        except Exception:
+            logger.exception("a request ended by a fault in sttd peer=%s path=%s", request.peer, request.path)
+            return Response(HTTPStatus.INTERNAL_SERVER_ERROR, "A fault in sttd; its log says more.\n")
+    if request.body.complete:
+        raise Refused.busy("deadline", f"No answer within {route.deadline_s:g} s.")
+    message = f"The body did not come within {route.deadline_s:g} s."
+    raise Refused(HTTPStatus.REQUEST_TIMEOUT, "deadline", message)
 
 
 def _count_refusal(peer: str, reason: str) -> None:

@@ -87,7 +87,7 @@ class SecondsQueue(Generic[T]):
         self._bytes = 0
         self._urgent = 0
         self._blocked = False
-        self._changed = trio.Event()
+        self._changed = trio.lowlevel.ParkingLot()
         self.seconds = 0.0
         """Seconds of audio in the queue."""
 
@@ -114,7 +114,7 @@ class SecondsQueue(Generic[T]):
                 break
             self._blocked = waited = True
             self._wake()
-            await self._changed.wait()
+            await self._changed.park()
         self._blocked = False
         if size and (reserved or waited):
             LIMITS_HIT.labels("ahead_bytes" if waited else "buffer_s").inc()
@@ -139,7 +139,7 @@ class SecondsQueue(Generic[T]):
         if self._due:
             await trio.lowlevel.checkpoint()
         while not self._due:
-            await self._changed.wait()
+            await self._changed.park()
         return self.head
 
     def take(self) -> T:
@@ -159,9 +159,8 @@ class SecondsQueue(Generic[T]):
             self.take()
 
     def _wake(self) -> None:
-        if self._changed.statistics().tasks_waiting:
-            self._changed.set()
-            self._changed = trio.Event()
+        if self._changed:
+            self._changed.unpark_all()
 
 
 class Outbox:
@@ -171,9 +170,10 @@ class Outbox:
     """
 
     def __init__(self) -> None:
-        self._events: deque[tuple[Event, SessionOptions]] = deque()
+        # Few at most times: an empty deque takes ten times the memory of a list, in every idle session.
+        self._events: list[tuple[Event, SessionOptions]] = []
         self._closed = False
-        self._changed = trio.Event()
+        self._changed = trio.lowlevel.ParkingLot()
 
     def put(self, event: Event, options: SessionOptions) -> None:
         """Add an event. After `close` events are dropped."""
@@ -200,18 +200,18 @@ class Outbox:
     async def room(self) -> None:
         """Wait while there are more than MAX_EVENTS events: backpressure from a client that does not read."""
         while len(self._events) > MAX_EVENTS and not self._closed:
-            await self._changed.wait()
+            await self._changed.park()
 
     async def get(self) -> tuple[Event, SessionOptions] | None:
         """Wait for the next event, and return it with its options; None after the last event."""
         while not self._events:
             if self._closed:
                 return None
-            await self._changed.wait()
-        event = self._events.popleft()
+            await self._changed.park()
+        event = self._events.pop(0)
         self._wake()
         return event
 
     def _wake(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
+        if self._changed:
+            self._changed.unpark_all()

@@ -88,6 +88,7 @@ class Reader:
         self._protocol = protocol
         self._provider = provider
         self._options = options
+        self._bytes_per_s = bytes_per_second(options.sample_rate, options.encoding, options.channels)
         self._limits = limits
         self._commands = commands
         self._quota_reached = quota_reached
@@ -159,9 +160,7 @@ class Reader:
         command = self._protocol.receive(message)
         match command:
             case Audio(data):
-                options = self._options
-                rate = bytes_per_second(options.sample_rate, options.encoding, options.channels)
-                return Chunk(data, len(data) / rate, received.complete, trio.current_time())
+                return Chunk(data, len(data) / self._bytes_per_s, received.complete, trio.current_time())
             case Unusable(reason):
                 return Complaint(reason, Problem.MESSAGE)
         return command
@@ -173,6 +172,7 @@ class Reader:
         except OptionError as error:
             return Complaint(str(error), error.problem)
         self._options = options
+        self._bytes_per_s = bytes_per_second(options.sample_rate, options.encoding, options.channels)
         return NewOptions(options, warnings)
 
     async def _count(self, duration: float) -> None:

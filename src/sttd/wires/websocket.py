@@ -98,7 +98,7 @@ class ReplayStream(WrappedStream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """The first bytes, then the stream's."""
         if not self._first:
-            return await super().receive_some(max_bytes)
+            return await self._stream.receive_some(max_bytes)
         size = len(self._first) if max_bytes is None else max_bytes
         if size < 1:
             raise ValueError("max_bytes must be at least 1")
@@ -151,7 +151,7 @@ class HeldStream(WrappedStream):
 
     async def _receive(self, max_bytes: int | None) -> bytes | bytearray:
         try:
-            return await super().receive_some(max_bytes)
+            return await self._stream.receive_some(max_bytes)
         except trio.BrokenResourceError as error:
             if is_gone(error):
                 LIMITS_HIT.labels("ping_s").inc()
@@ -161,7 +161,7 @@ class HeldStream(WrappedStream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """See trio.abc.SendStream."""
         try:
-            await super().send_all(data)
+            await self._stream.send_all(data)
         except trio.Cancelled:
             self.half_sent = True
             raise
