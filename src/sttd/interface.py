@@ -63,8 +63,9 @@ class Service(STTInterface):
         """
         if self._provider is None:
             self._provider = open_provider(self._config)
-        await _in_loop(self._provider.ready)
-        self._open = True
+        provider = self._provider
+        await _in_loop(provider.ready)
+        self._open = self._provider is provider  # else it was closed meanwhile
 
     async def transcribe(self, data: bytes | bytearray) -> str:
         """Transcribe one recording. Raises RecognitionError if that fails."""

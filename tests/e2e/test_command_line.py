@@ -56,7 +56,10 @@ def test_version() -> None:
         (["--provider", "groq", "--set", "groq.key_file=/nonexistent"], {}, 78, "/nonexistent"),
         (["--provider", "groq", "--set", "groq.base_url=api"], {"GROQ_API_KEY": "x"}, 78, "groq.base_url"),
         (["--provider", "groq", "--set", "fallback=deepgram"], {"GROQ_API_KEY": "x"}, 78, "fallback"),
+        (["--provider", "groq", "--set", "groq.key_file=~nobody-here/key"], {}, 78, "No such file"),
         (["--model", "huge"], {}, 78, "neither a folder nor in the catalog"),
+        (["--model", "x" * 300], {}, 78, "neither a folder nor in the catalog"),
+        (["--model", "~nobody-here/model"], {}, 78, "neither a folder nor in the catalog"),
         (["--config", "/nonexistent.toml"], {}, 78, "/nonexistent.toml: cannot be read"),
         (["--set", "log.level=loud"], {}, 78, "one of debug, info, warning, error"),
         (["--set", "log.level"], {}, 78, "KEY=VALUE"),
@@ -80,6 +83,23 @@ def test_what_cannot_be_done_is_said_in_one_line(
     assert part in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("sttd")
+
+
+@pytest.mark.parametrize("action", ["list", "pull", "path", "rm", "verify"])
+@pytest.mark.parametrize("place", ["too long", "loop", "file"])
+def test_a_store_that_cannot_be_used_is_said_in_one_line(action: str, place: str, tmp_path: Path) -> None:
+    loop, file = tmp_path / "loop", tmp_path / "file"
+    loop.symlink_to(loop)
+    file.touch()
+    store = {"too long": tmp_path / ("x" * 300), "loop": loop, "file": file}[place]
+    done = sttd("models", action, *(["tiny.en"] if action not in ("list", "verify") else []), models=store)
+    assert "Traceback" not in done.stderr
+    if place == "too long":
+        assert done.returncode in (66, 69)
+        assert "File name too long" in done.stderr
+    elif action not in ("list", "verify"):  # a store that is not there is an empty one
+        assert done.returncode in (66, 69)
+        assert len(done.stderr.splitlines()) <= 2
 
 
 def test_a_port_in_use(whisper: Daemon) -> None:

@@ -142,7 +142,7 @@ async def _connection(data: bytes) -> None:
     async def echo(request: Request) -> Response:
         return Response(HTTPStatus.OK, await request.body.read())
 
-    async def listen(_request: Request, websocket: WebSocket) -> None:
+    async def listen(_query: str, websocket: WebSocket) -> None:
         try:
             while await websocket.receive() is not None:
                 pass

@@ -26,13 +26,11 @@ from tests.support import frame
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from sttd.http.messages import Request
-
     Handle = Callable[[WebSocket], Awaitable[None]]
 
 
 def door(handle: Handle, **limits: float) -> FrontDoor:
-    async def upgrade(_request: Request, websocket: WebSocket) -> None:
+    async def upgrade(_query: str, websocket: WebSocket) -> None:
         await handle(websocket)
 
     given = LimitsConfig(**limits)  # type: ignore[arg-type]

@@ -15,11 +15,10 @@ from sttd.http.routes import Routes
 from sttd.wires.base import Disconnected
 
 if TYPE_CHECKING:
-    from sttd.http.messages import Request
     from sttd.wires.websocket import WebSocket
 
 
-async def echo(_request: Request, websocket: WebSocket) -> None:
+async def echo(_query: str, websocket: WebSocket) -> None:
     parts = bytearray()
     try:
         while (received := await websocket.receive()) is not None:

@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 
 from sttd.clouds.deepgram import Deepgram
+from sttd.clouds.groq import Groq
 from sttd.config.config import Config, DeepgramConfig, SessionOptions
+from sttd.errors import ModelMissing
 from sttd.events import Event, Failed, Final, Problem
+from sttd.providers.cloud import CloudProvider
 from sttd.recognizers.base import CloudRecognizer, Recognizer
 from sttd.recognizers.fallback import Breaker, FallbackRecognizer
+from tests.unit.fakes import Behaviour, FakeProvider
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -60,6 +65,24 @@ class Late(CloudRecognizer):
     async def drain(self) -> None:
         await trio.sleep(0.05)
         self.supervisor.emit_from_cloud(Final("earlier"))
+
+
+async def test_the_fallback_s_model_is_loaded_once_it_is_there_without_any_client(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GROQ_API_KEY", "x" * 20)
+    behaviour = Behaviour(load_s=0.1, fails_to_load=ModelMissing())
+    fallback = FakeProvider(behaviour)
+    provider = CloudProvider(Config(provider="groq"), Groq, fallback)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(provider.run)
+        await trio.sleep(60)
+        assert fallback.status
+        behaviour.fails_to_load = None
+        await trio.sleep(6)
+        assert not fallback.status
+        nursery.cancel_scope.cancel()
+    await provider.aclose()
 
 
 def texts(events: Sequence[Event]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 
 from sttd import STTFactory, STTInterface
 from sttd.engines.whisper import FasterWhisperEngine
@@ -76,6 +77,17 @@ async def test_who_initializes_twice_at_once_loads_once(store: None, monkeypatch
     await service.initialize()
     assert len(loads) == 1
     await service.close()
+
+
+async def test_who_closes_while_it_loads_has_closed(store: None) -> None:
+    service = STTFactory.get_instance("faster_whisper")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(service.initialize)
+        await trio.testing.wait_all_tasks_blocked()
+        await service.close()
+    assert not service.is_open()
+    with pytest.raises(RecognitionError):
+        await service.transcribe(bytes(32000))
 
 
 def test_one_service_in_two_loops(store: None, beckett: Clip) -> None:

@@ -11,6 +11,7 @@ import trio.testing
 from sttd.config.config import Config
 from sttd.events import Ending
 from sttd.protocols.json_events import JsonEvents
+from sttd.protocols.vosk_server import VoskServer
 from sttd.session.queues import SharedBudget
 from sttd.session.session import Session
 from tests.support import Clip, at_16k_mono
@@ -64,6 +65,16 @@ async def test_a_change_of_options_leaves_what_was_said_before_as_it_was(utteran
     await Session(channel, JsonEvents(), provider, Config(), "", SharedBudget(0)).run()
     finals = [event for event in channel.sent if event["type"] == "final"]
     assert [("words" in final, final["text"]) for final in finals] == [(False, "one"), (True, "two"), (False, "three")]
+
+
+async def test_the_form_of_a_result_stays_with_what_was_said_before(utterances: list[bytes]) -> None:
+    channel = FakeChannel([utterances[0], '{"config": {"max_alternatives": 3}}', utterances[1]])
+    running = Session(
+        channel, VoskServer(), FakeProvider(Behaviour(["one", "two"])), Config(), "sample_rate=16000", SharedBudget(0)
+    )
+    await running.run()
+    results = [message for message in channel.sent if "partial" not in message]
+    assert [set(result) for result in results] == [{"text"}, {"alternatives"}]
 
 
 async def test_words_that_were_asked_for_in_the_query_stay_with_what_was_said_before(utterances: list[bytes]) -> None:

@@ -266,6 +266,19 @@ async def test_drain(
     assert ran.took_s < 4 + 2 * behaviour.takes_s
 
 
+async def test_a_drain_while_the_reader_waits_for_room(clock: trio.testing.MockClock) -> None:
+    async def drain(session: Session) -> None:
+        await trio.sleep(1)
+        session.drain(2.0)
+
+    ran = await run([SECOND] * 30, Behaviour(takes_s=60.0), stays=True, while_it_runs=drain, buffer_s=1.0)
+    assert ran.ending is Ending.STALLED
+    assert ran.took_s < 4
+    ran = await run([SECOND] * 6, Behaviour(takes_s=1.5), stays=True, while_it_runs=drain, buffer_s=1.0)
+    assert (ran.ending, ran.channel.told) == (Ending.GOING_AWAY, ["ready", "final"])
+    assert ran.provider.made[0].heard == ran.channel.read * len(SECOND), "what was read is answered"
+
+
 async def test_a_drain_before_the_session_runs(clock: trio.testing.MockClock) -> None:
     channel = FakeChannel([SECOND], stays=True)
     session = Session(channel, JsonEvents(), FakeProvider(), Config(), "", SharedBudget(0))

@@ -111,6 +111,9 @@ class SessionOptions(EndpointConfig):
     engine: bool = setting(
         False, "send with each final its provider, and the cloud provider that failed, if any (JSON protocol)"
     )
+    alternatives: bool = setting(
+        False, "send each result as a list of alternatives, which has one (vosk-server protocol)"
+    )
     codes: bool = setting(False, "send with each error its code, and whether the session closes (JSON protocol)")
     warnings: bool = setting(False, "send warnings about the audio and the options (JSON protocol)")
 

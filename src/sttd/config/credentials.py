@@ -24,7 +24,7 @@ def api_key(provider: str, file: str, environ: Mapping[str, str] | None = None) 
     if environ.get(variable):
         return _checked(environ[variable], variable)
     if file:
-        return _read(Path(file).expanduser())
+        return _read(Path(os.path.expanduser(file)))
     given = environ.get("CREDENTIALS_DIRECTORY")
     if given and (path := Path(given) / f"{provider}.key").exists():
         return _read(path)

@@ -52,15 +52,18 @@ class Store:
     @classmethod
     def of(cls, config: Config) -> Store:
         """Return the store that a configuration names."""
-        return cls(Path(config.models.dir).expanduser() if config.models.dir else default_root())
+        return cls(_folder(config.models.dir) if config.models.dir else default_root())
 
     def path(self, entry: Entry) -> Path:
         """Return the folder of a model, whether it exists or not."""
         return self.root / entry.provider / entry.name
 
     def has(self, entry: Entry) -> bool:
-        """Return whether a model is in the store."""
-        return (self.path(entry) / MANIFEST).is_file()
+        """Return whether a model is in the store. Raises ModelError if the store cannot be read."""
+        try:
+            return (self.path(entry) / MANIFEST).is_file()
+        except OSError as error:
+            raise ModelError(f"the model store {self.root} cannot be read: {error.strerror}") from None
 
     def pull(self, entry: Entry, progress: Progress, say: Callable[[str], None]) -> Path:
         """Download a model from the first source that works, and return its folder.
@@ -78,11 +81,9 @@ class Store:
                     return target
                 self._check_space(entry)
                 return self._pull_any(entry, progress, say)
-        except PermissionError as error:
-            raise Unavailable(f"the model store {self.root} cannot be written: {error.strerror}") from None
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
+                raise Unavailable(f"the model store {self.root} cannot be written: {error.strerror}") from None
             shutil.rmtree(self._partial(entry), ignore_errors=True)
             raise Unavailable(self._no_space(entry)) from None
 
@@ -140,9 +141,9 @@ class Store:
         Raises ModelMissing if there is neither, Unavailable if they cannot be deleted.
         """
         target, partial = self.path(entry), self._partial(entry)
-        if not target.exists() and not partial.exists():
-            raise ModelMissing(f"the model {entry.name} is not in {self.root}")
         try:
+            if not target.exists() and not partial.exists():
+                raise ModelMissing(f"the model {entry.name} is not in {self.root}")
             with self._lock(entry, lambda _text: None):
                 for folder in (target, partial):
                     if folder.exists():
@@ -194,12 +195,12 @@ def resolve(config: Config) -> Installed:
     """Return the model that a configuration names; without a name the provider's default if it is in the store, else
     the provider's only model in the store.
 
-    Raises ModelMissing if there is no such model.
+    Raises ModelMissing if there is no such model, ModelError if the store cannot be read.
     """
     store = Store.of(config)
     if config.model:
-        entry, folder = find(config.model), Path(config.model).expanduser()
-        if entry is None and folder.is_dir():
+        entry, folder = find(config.model), _folder(config.model)
+        if entry is None and os.path.isdir(folder):
             return Installed(folder.name, folder, ())
         there = [entry] if entry and store.has(entry) else []
     else:
@@ -221,7 +222,7 @@ def wanted(config: Config) -> Entry | None:
     entry = find(config.model)
     mine_names = ", ".join(name for name, known in catalog().items() if known.provider == config.provider)
     if entry is None:
-        if Path(config.model).expanduser().is_dir():
+        if os.path.isdir(_folder(config.model)):
             return None
         raise ConfigError(f"model: {config.model!r} is neither a folder nor in the catalog ({mine_names})")
     if entry.provider != config.provider:
@@ -283,11 +284,20 @@ def _again(manifest: Mapping[str, Any]) -> str:
     return f"pull the model again: sttd models rm {name}; sttd models pull {name}"
 
 
+def _folder(name: str) -> Path:
+    """Return a folder that a setting names. Nothing is raised for a `~` that stands for nobody."""
+    return Path(os.path.expanduser(name))
+
+
 def _digests(folder: Path) -> dict[str, str]:
+    """Raises ModelError, naming the file, if one cannot be read."""
     found = {}
     for path in files_of(folder):
-        with path.open("rb") as file:
-            found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+        try:
+            with path.open("rb") as file:
+                found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
     return found
 
 

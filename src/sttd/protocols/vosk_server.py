@@ -50,7 +50,6 @@ class VoskServer(Protocol):
         self._texts: list[str] = []
         self._words: list[Word] = []
         self._partial = ""
-        self._alternatives = False
         self._ending = False  # as the client has asked
 
     def receive(self, message: str | bytes) -> Command:
@@ -90,7 +89,7 @@ class VoskServer(Protocol):
             if "words" in config:
                 options["words"] = bool(_number(config["words"]))
             if "max_alternatives" in config:
-                self._alternatives = _number(config["max_alternatives"]) > 0
+                options["alternatives"] = _number(config["max_alternatives"]) > 0
             if phrases := config.get("phrase_list"):
                 options["phrases"] = [phrase for phrase in phrases if phrase != UNKNOWN_WORD]
         except (ValueError, TypeError, OverflowError) as error:
@@ -107,19 +106,19 @@ class VoskServer(Protocol):
                 self._words += words if options.words else ()
                 self._partial = ""
             case MessageDone():
-                return (self._result() if self._texts else _dump({"partial": self._partial}),)
+                return (self._result(options) if self._texts else _dump({"partial": self._partial}),)
             case FlushDone():
                 self._partial = ""
-                return (self._result(),)
+                return (self._result(options),)
             case SessionOver() if self._ending or self._texts:
-                return (self._result(),)
+                return (self._result(options),)
         return ()
 
-    def _result(self) -> str:
+    def _result(self, options: SessionOptions) -> str:
         """Return the result of all utterances since the last result."""
         text, words = " ".join(self._texts), self._words
         self._texts, self._words = [], []
-        if self._alternatives:
+        if options.alternatives:
             if not text:
                 return _dump({"alternatives": [{"text": "", "confidence": 1.0}]})
             timed = [{"start": word.start, "end": word.end, "word": word.word} for word in words]

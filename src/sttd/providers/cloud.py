@@ -8,6 +8,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
+import trio
+
 from sttd.errors import ConfigError, ModelError, ModelMissing, OptionError
 from sttd.providers.base import Provider
 from sttd.recognizers.fallback import Breaker, FallbackRecognizer
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from sttd.recognizers.base import Emit, Recognizer
 
 logger = logging.getLogger(__name__)
+LOOK_AGAIN_S = 5.0
 
 
 class CloudProvider(Provider):
@@ -94,7 +97,16 @@ class CloudProvider(Provider):
     async def run(self) -> None:
         """See Provider."""
         if self._fallback:
-            await self._fallback.run()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._fallback.run)
+                await self._load_fallback(self._fallback)
+
+    async def _load_fallback(self, fallback: Provider) -> None:
+        """Try until its model is loaded, so that it is there when the cloud fails, whether clients come or not."""
+        while fallback.status:
+            with suppress(ModelMissing, ModelError):
+                await fallback.ready(abandon=True)
+            await trio.sleep(LOOK_AGAIN_S)
 
     async def aclose(self) -> None:
         """See Provider."""

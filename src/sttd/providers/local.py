@@ -89,7 +89,7 @@ class LocalProvider(Provider, Generic[E]):
 
     def _files(self) -> str:
         """Return the fingerprint of the model's files; empty while they are being replaced."""
-        with suppress(OSError, ModelMissing):
+        with suppress(OSError, ModelMissing, ModelError):
             return fingerprint(resolve(self.config).path)
         return ""
 

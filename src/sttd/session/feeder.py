@@ -122,7 +122,8 @@ class Feeder:
     async def _end_message_before(self) -> None:
         """Another message follows: the one before gets its mark, and its reply if it is a recording."""
         pipeline = self._pipeline
-        if pipeline.speaking and self._arrivals.recording(speaking=pipeline.mid_speech):
+        open_yet = pipeline.speaking or pipeline.undecided
+        if open_yet and self._arrivals.recording(speaking=pipeline.mid_speech):
             await self._flush()
         else:
             await self._put_marks(urgent=self._unmarked and not pipeline.speaking)

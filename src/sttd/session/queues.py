@@ -53,6 +53,7 @@ class SecondsQueue(Generic[T]):
     - `put` adds an item. It waits while the queue is full: that is the backpressure on the client.
     - `peek` waits until the oldest item is due and returns it without removing it; `take` removes it. A caller that
       takes an item only after handling it keeps it counted until then.
+    - `lift` ends the bounds.
     - `head`, `len()` and `seconds` look at the queue without waiting.
 
     Rules:
@@ -152,6 +153,11 @@ class SecondsQueue(Generic[T]):
         self.seconds = max(0.0, self.seconds - taken.audio_s) if self._items else 0.0
         self._wake()
         return taken.item
+
+    def lift(self) -> None:
+        """Accept everything from now on, also what waits for room: soon nothing more will come."""
+        self._capacity = self._capacity_bytes = math.inf
+        self._wake()
 
     def clear(self) -> None:
         """Remove all items."""

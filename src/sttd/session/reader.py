@@ -111,6 +111,7 @@ class Reader:
         """Let `run` return soon."""
         self._stopped = True
         self._waiting_for_model.cancel()
+        self._commands.lift()
         self._channel.stop()
 
     async def run(self) -> None:
