@@ -12,7 +12,7 @@ PREFIX ?= /opt/sttd
 EXTRAS ?= vosk,faster-whisper,groq,flac
 MODEL ?=
 
-.PHONY: serve test lint bench cover fuzz check-native sanitize valgrind cover-native arm64 booted fresh reliability lock lowest clean install uninstall
+.PHONY: serve test lint bench cover fuzz check-native sanitize valgrind cover-native arm64 booted fresh reliability lock lowest home-assistant clean install announce uninstall
 
 serve: $(VENV)/.installed
 	$(BIN)/sttd models pull
@@ -77,12 +77,26 @@ install:
 	systemctl restart sttd.socket
 	systemctl start sttd.service
 
+# As root: Home Assistant finds the Wyoming listener by itself (docs/home-assistant.md).
+WYOMING_PORT ?= 10300
+announce:
+	@command -v avahi-daemon >/dev/null || { echo "this needs avahi-daemon: apt install avahi-daemon"; exit 1; }
+	install -d -m 755 /etc/avahi/services
+	sed 's/10300/$(WYOMING_PORT)/' systemd/avahi/sttd.service > /etc/avahi/services/sttd.service
+
 # As root. What was written by hand stays: /etc/sttd and the unit's drop-ins.
 uninstall:
+	rm -f /etc/avahi/services/sttd.service
 	systemctl disable --now sttd.socket sttd.service
 	rm -f /etc/systemd/system/sttd.service /etc/systemd/system/sttd.socket
 	systemctl daemon-reload
 	test -e $(PREFIX)/pyvenv.cfg && rm -rf $(PREFIX) /var/lib/private/sttd /var/cache/private/sttd /var/lib/sttd /var/cache/sttd
+
+# Home Assistant itself, in an environment of its own, with its Wyoming integration over a daemon that is started here.
+home-assistant: $(VENV)/.installed-test
+	$(PYTHON) -m venv build/home-assistant
+	build/home-assistant/bin/pip install --quiet --disable-pip-version-check -r tests/clients/home-assistant.txt
+	$(BIN)/python -m tests.clients.home_assistant_run build/home-assistant/bin/python
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m bench --full --write

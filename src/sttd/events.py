@@ -147,7 +147,7 @@ class FlushDone:
 
 @dataclass(frozen=True, slots=True)
 class SessionOver:
-    """The session ends: only an error that gives the reason may follow."""
+    """The session ends: nothing follows."""
 
 
 Event = Ready | Partial | Final | Failed | Warned | MessageDone | FlushDone | SessionOver

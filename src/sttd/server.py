@@ -31,12 +31,14 @@ from sttd.protocols.vosk_server import VoskServer
 from sttd.providers.registry import open_provider
 from sttd.session.queues import SharedBudget
 from sttd.session.session import Session
+from sttd.wyoming import Peers, WyomingDoor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from sttd.config.config import LimitsConfig
     from sttd.protocols.base import Protocol
+    from sttd.wires.base import Channel
     from sttd.wires.websocket import WebSocket
 
 logger = logging.getLogger(__name__)
@@ -44,7 +46,7 @@ LOOK_AGAIN_S = 5.0
 LOADING_S = 30
 """Seconds by which the start timeout of the service manager is extended, again and again, while a model loads."""
 
-RELOADED = ("limits.", "access.", "log.", "server.tls_cert", "server.tls_key")
+RELOADED = ("limits.", "access.", "log.", "server.tls_cert", "server.tls_key", "wyoming.peers")
 """Settings that can be changed without a restart."""
 
 
@@ -66,10 +68,12 @@ class Daemon:
         self._started = False
         QUEUED.set_function(lambda: sum(session.lag for session in self.sessions))
         health = Health(self.provider, lambda: len(self.sessions), self._lag)
-        websockets = {protocol.path: partial(self._serve_session, protocol) for protocol in PROTOCOLS}
+        websockets = {protocol.path: partial(self._serve_websocket, protocol) for protocol in PROTOCOLS}
         self._listeners: list[Listener] = []
         self._admission = Admission(rules.limits, self._busy)
         self._front_door = FrontDoor(rules, Routes(health.routes(), websockets), websockets, self._admission)
+        self._wyoming = WyomingDoor(self.config, self.provider, self._admission, self._serve_session)
+        self._wyoming.limits = rules.limits
 
     def drain(self) -> None:
         """Accept no more connections, let every session send its last texts, and end."""
@@ -96,13 +100,18 @@ class Daemon:
         server = replace(self.config.server, tls_cert=fresh.server.tls_cert, tls_key=fresh.server.tls_key)
         access = Access.read(fresh.access)
         rules = Rules(self._fitted(fresh.limits), access, tls_context(server))
-        self._check_listeners(rules)
+        peers = Peers.read(fresh)
+        self._check_listeners(rules, peers)
         if access.holders != self._front_door.rules.access.holders:
             changed.append("access: tokens")
         self._ahead.left += fresh.limits.ahead_bytes - self.config.limits.ahead_bytes
-        self.config = replace(self.config, limits=fresh.limits, access=fresh.access, log=fresh.log, server=server)
+        wyoming = replace(self.config.wyoming, peers=fresh.wyoming.peers)
+        self.config = replace(
+            self.config, limits=fresh.limits, access=fresh.access, log=fresh.log, server=server, wyoming=wyoming
+        )
         self._front_door.rules = rules
-        self._admission.limits = rules.limits
+        self._admission.limits = self._wyoming.limits = rules.limits
+        self._wyoming.peers = peers
         logs.set_up(fresh.log)
         for key in changed:
             if not key.startswith((*RELOADED, "access:")):
@@ -113,9 +122,11 @@ class Daemon:
     def _fitted(self, limits: LimitsConfig) -> LimitsConfig:
         return fitted(limits, files_each=self.provider.files_each, refused=REFUSED_AT_ONCE)
 
-    def _check_listeners(self, rules: Rules) -> None:
+    def _check_listeners(self, rules: Rules, peers: Peers) -> None:
         for listener in self._listeners:
-            if listener.kind is not Kind.HEALTH:
+            if listener.kind is Kind.WYOMING:
+                peers.check_address(listener.host)
+            elif listener.kind is not Kind.HEALTH:
                 rules.access.check_address(listener.host)
             if listener.kind is Kind.TLS and rules.tls is None:
                 raise ConfigError(f"{listener.address} is to speak TLS, which needs server.tls_cert")
@@ -133,7 +144,7 @@ class Daemon:
         after the last session: only a call into a recognizer can still run then, and it may never return.
         """
         self._listeners = await open_listeners(self.config)
-        self._check_listeners(self._front_door.rules)
+        self._check_listeners(self._front_door.rules, self._wyoming.peers)
         async with trio.open_nursery() as nursery:
             if signals:
                 await nursery.start(handle_signals, self.drain, self.reload)
@@ -155,14 +166,20 @@ class Daemon:
         with accepting:
             async with trio.open_nursery() as nursery:
                 for listener in self._listeners:
-                    served = Served(
-                        tls=listener.kind is Kind.TLS,
-                        plain_only=listener.kind is Kind.HEALTH,
-                        every_path=VoskServer.path if listener.kind is Kind.VOSK_SERVER else "",
-                    )
-                    serve = partial(self._front_door.serve, served=served)
+                    serve = self._server(listener.kind)
                     patient = PatientListener(listener.socket, self._admission.room)
                     nursery.start_soon(partial(trio.serve_listeners, serve, [patient], handler_nursery=sessions))
+
+    def _server(self, kind: Kind) -> Callable[[trio.SocketStream], Awaitable[None]]:
+        """Return what serves the connections of a listener."""
+        if kind is Kind.WYOMING:
+            return self._wyoming.serve
+        served = Served(
+            tls=kind is Kind.TLS,
+            plain_only=kind is Kind.HEALTH,
+            every_path=VoskServer.path if kind is Kind.VOSK_SERVER else "",
+        )
+        return partial(self._front_door.serve, served=served)
 
     async def _load(self) -> None:
         await trio.to_thread.run_sync(prepare, self.config.session_options())  # while files can be opened
@@ -187,8 +204,11 @@ class Daemon:
             return error
         return None
 
-    async def _serve_session(self, protocol: type[Protocol], query: str, websocket: WebSocket) -> None:
-        session = Session(websocket, protocol(), self.provider, self.config, query, self._ahead)
+    async def _serve_websocket(self, protocol: type[Protocol], query: str, websocket: WebSocket) -> None:
+        await self._serve_session(protocol(), query, websocket)
+
+    async def _serve_session(self, protocol: Protocol, query: str, channel: Channel) -> None:
+        session = Session(channel, protocol, self.provider, self.config, query, self._ahead)
         self.sessions.add(session)
         try:
             if self._stop.is_set():
@@ -225,6 +245,7 @@ class Daemon:
 
     async def _finish(self) -> None:
         self._front_door.drain()
+        self._wyoming.drain()
         for session in self.sessions:
             session.drain(self._drain_s)
         with trio.move_on_after(self._drain_s):

@@ -25,12 +25,12 @@ os.execv(sys.executable, [sys.executable, "-m", "sttd"])
 
 
 @contextmanager
-def activated(listener: socket.socket, name: str) -> Iterator[subprocess.Popen[str]]:
+def activated(listener: socket.socket, name: str, **extra: str) -> Iterator[subprocess.Popen[str]]:
     number = listener.fileno()
     process = subprocess.Popen(
         [sys.executable, "-c", START, str(number), name],
         pass_fds=[number],
-        env=environment("/nonexistent"),
+        env=environment("/nonexistent", **extra),
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -59,6 +59,22 @@ def test_a_burst_of_clients_before_the_daemon_starts_is_served_whole() -> None:
             client.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
         with activated(listener, "plain"):
             assert [client.recv(65536)[:12] for client in clients] == [b"HTTP/1.1 200"] * 60
+
+
+def test_what_systemd_has_no_socket_for_is_opened() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        with activated(listener, "plain", STTD_WYOMING__LISTEN=f"127.0.0.1:{port}") as process:
+            assert process.stdout is not None
+            said = ""
+            while "Try it" not in said:
+                said += process.stdout.readline()
+            assert re.findall(r"ws://[^ /]+", said) == [f"ws://127.0.0.1:{listener.getsockname()[1]}"] * 4
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+                client.sendall(b'{"type": "ping"}\n')
+                assert b'"pong"' in client.recv(4096)
 
 
 @pytest.mark.parametrize(

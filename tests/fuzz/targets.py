@@ -28,8 +28,10 @@ from sttd.http.messages import Request, Response
 from sttd.http.routes import Route, Routes
 from sttd.models.sources import DAMAGED, unpack
 from sttd.protocols.registry import PROTOCOLS
+from sttd.protocols.wyoming import format_options
 from sttd.wires.base import Disconnected
 from sttd.wires.frames import Flood, FrameFilter
+from sttd.wires.wyoming import EventReader, Malformed, WyomingEvent, audio_format
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -168,6 +170,22 @@ async def _connection(data: bytes) -> None:
         assert answer == b"" or answer.startswith(b"HTTP/1.1 "), answer[:80]
 
 
+def wyoming(data: bytes) -> None:
+    """Wyoming events: however the stream is cut, the same ones."""
+    found: list[list[WyomingEvent]] = []
+    pieces_of_it = list(cut(data))
+    for pieces in (pieces_of_it, [b"".join(pieces_of_it)]):
+        reader, events = EventReader(), []
+        with suppress(Malformed):
+            for piece in pieces:
+                reader.feed(piece)
+                while (event := reader.next_event()) is not None:
+                    events.append(event)
+                    format_options(audio_format(event))
+        found.append(events)
+    assert found[0] == found[1]
+
+
 def groq(data: bytes) -> None:
     """Answers of Groq."""
     with suppress(CloudError):
@@ -198,6 +216,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         audio,
         frames,
         connection,
+        wyoming,
         groq,
         deepgram,
     )

@@ -19,7 +19,7 @@ from sttd.errors import ConfigError, Unavailable
 from sttd.ops import logs
 from sttd.ops.logs import JournalFormatter, JsonFormatter, to_journal
 from sttd.ops.notify import notify
-from sttd.ops.sockets import open_listeners, split_address
+from sttd.ops.sockets import Address, Kind, open_listeners, read_address
 from tests.support import ROOT
 
 if TYPE_CHECKING:
@@ -110,12 +110,15 @@ def test_the_journal_is_recognized_by_its_stream(tmp_path: Path) -> None:
 @pytest.mark.parametrize("address", ["8000", ":8000", "host", "host:", "host:x", "host:99999", "host:-1", ""])
 def test_an_address_that_is_none_is_a_configuration_error(address: str) -> None:
     with pytest.raises(ConfigError, match="host:port"):
-        split_address(address)
+        read_address(address, Kind.PLAIN)
 
 
 def test_addresses() -> None:
-    assert split_address("127.0.0.1:8000") == ("127.0.0.1", 8000)
-    assert split_address("[::1]:0") == ("::1", 0)
+    kind = Kind.PLAIN
+    assert read_address("127.0.0.1:8000", kind) == Address(kind, "127.0.0.1", 8000)
+    assert read_address("tcp://127.0.0.1:8000", kind) == Address(kind, "127.0.0.1", 8000)
+    assert read_address("[::1]:0", kind) == Address(kind, "::1", 0)
+    assert read_address("unix:/run/a", kind) == read_address("unix:///run/a", kind) == Address(kind, path="/run/a")
 
 
 async def test_listening_is_all_or_nothing() -> None:

@@ -96,6 +96,8 @@ def _announce(daemon: Daemon, local: Config | None, listeners: list[Listener], e
         print(f"  {protocol.title:12}", "  ".join(f"{url}{protocol.path}" for url in urls))
     if vosk := [f"ws://{one.address}" for one in listeners if one.kind is Kind.VOSK_SERVER]:
         print(f"  {VoskServer.title:12}", "  ".join(vosk), " (any path)")
+    if wyoming := [one.address for one in listeners if one.kind is Kind.WYOMING]:
+        print(f"  {'Wyoming':12}", "  ".join(f"{'unix' if '/' in one else 'tcp'}://{one}" for one in wyoming))
     if health := [one.address for one in listeners if one.kind is Kind.HEALTH]:
         print(f"  {'health':12}", "  ".join(f"http://{address}/readyz" for address in health))
     if any(one.address.startswith("[::]:") for one in listeners):
@@ -116,9 +118,13 @@ def check(config: Config) -> None:
     """Raise ConfigError if sttd cannot serve with these settings."""
     from sttd.http.access import Access
     from sttd.ops.sockets import Kind, addresses, tls_context
+    from sttd.wyoming import Peers
 
     access = Access.read(config.access)
-    for host, _port, kind in addresses(config):
-        if kind is not Kind.HEALTH:
-            access.check_address(host)
+    peers = Peers.read(config)
+    for address in addresses(config):
+        if address.kind is Kind.WYOMING:
+            peers.check_address(address.host)
+        elif address.kind is not Kind.HEALTH:
+            access.check_address(address.host)
     tls_context(config.server)

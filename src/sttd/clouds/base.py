@@ -27,6 +27,9 @@ class Cloud(ABC):
     takes_phrases: ClassVar[bool] = False
     """Whether the session option `phrases` has an effect."""
 
+    languages: ClassVar[Sequence[str]] = ()
+    """The languages that the provider understands; empty if that depends on the model."""
+
     model = ""
     destination = ""
     """The host to which audio is sent."""

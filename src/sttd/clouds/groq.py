@@ -18,6 +18,7 @@ from sttd.clouds.base import Cloud, finite, printable
 from sttd.clouds.base_url import BaseUrl
 from sttd.clouds.budget import Budget
 from sttd.config.credentials import api_key
+from sttd.engines import languages
 from sttd.engines.base import Transcript, base_language
 from sttd.errors import CloudError
 from sttd.events import Word
@@ -73,6 +74,7 @@ class Groq(Cloud):
     title: ClassVar[str] = "Groq"
     library: ClassVar[str] = "httpx2"
     finds_endpoints: ClassVar[bool] = False
+    languages: ClassVar[Sequence[str]] = languages.WHISPER
 
     def __init__(self, config: Config) -> None:
         self._settings = config.groq

@@ -53,6 +53,17 @@ class VoskServerConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WyomingConfig:
+    """The wire of Wyoming, which Home Assistant speaks."""
+
+    listen: tuple[str, ...] = setting((), "addresses for Wyoming clients, such as 127.0.0.1:10300")
+    peers: tuple[str, ...] = setting(
+        (), "networks whose machines may connect besides this one, such as 192.168.1.0/24; Wyoming has no tokens"
+    )
+    early: bool = setting(False, "answer at the first end of speech, without waiting for the client's end of the audio")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AccessConfig:
     """Who may connect."""
 
@@ -276,6 +287,7 @@ class Config:
     local_only: bool = setting(False, "refuse to start with a cloud provider")
     server: ServerConfig = field(default_factory=ServerConfig)
     vosk_server: VoskServerConfig = field(default_factory=VoskServerConfig)
+    wyoming: WyomingConfig = field(default_factory=WyomingConfig)
     access: AccessConfig = field(default_factory=AccessConfig)
     endpoint: EndpointConfig = field(default_factory=EndpointConfig)
     vosk: VoskConfig = field(default_factory=VoskConfig)

@@ -131,6 +131,8 @@ class Engine(ABC):
     """The module that must be importable."""
     takes_phrases: ClassVar[bool] = False
     """Whether the session option `phrases` has an effect."""
+    usual_languages: ClassVar[Sequence[str]] = ()
+    """The languages of a model of which nothing else is known before it is loaded."""
 
     def __init__(self, config: Config, model: Path, languages: Sequence[str] = ()) -> None:
         """`model` is a folder; `languages` are the codes that the model understands, or empty if that is unknown."""

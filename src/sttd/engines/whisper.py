@@ -11,6 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sttd.audio.format import RATE, seconds
+from sttd.engines import languages
 from sttd.engines.base import BatchEngine, Transcript, base_language, sample
 from sttd.errors import ModelError
 from sttd.events import Word
@@ -45,6 +46,7 @@ class FasterWhisperEngine(BatchEngine):
     name: ClassVar[str] = "faster_whisper"
     extra: ClassVar[str] = "faster-whisper"
     library: ClassVar[str] = "faster_whisper"
+    usual_languages: ClassVar[Sequence[str]] = languages.WHISPER
 
     whole: Any = None
     fitted: Any = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 from collections import Counter, deque
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,10 +15,12 @@ from sttd.http.messages import Refused
 from sttd.metrics import LIMITS_HIT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from sttd.config.config import LimitsConfig
     from sttd.http.access import Holder
+
+logger = logging.getLogger(__name__)
 
 UNKNOWN = "?"
 """Stands for the address of a connection that was reset before it was accepted."""
@@ -56,8 +59,24 @@ class Admission:
         self._one_less = trio.Event()
         self._half_open: deque[_HalfOpen] = deque()
 
+    async def guard(self, stream: trio.SocketStream, serve: Callable[[str, str], Awaitable[None]]) -> None:
+        """Serve one connection to its end; nothing that goes wrong with it gets past here.
+
+        `serve` is called with the peer's name for the log, and with its address, which is empty for a local socket.
+        """
+        peer, address = _peer(stream)
+        with self._connection(address):
+            try:
+                await serve(peer, address)
+            except* (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+                pass  # the peer went away in the middle of it
+            except* Exception:
+                logger.exception("a connection ended by a fault in sttd; the others go on")
+            finally:
+                await trio.aclose_forcefully(stream)
+
     @contextmanager
-    def connection(self, address: str) -> Iterator[None]:
+    def _connection(self, address: str) -> Iterator[None]:
         """Count a connection for as long as the context lasts."""
         machine = machine_of(address)
         self.open += 1
@@ -137,6 +156,18 @@ class Admission:
             oldest = next((one for one in silent if one.machine == machine), silent[0])
             self._half_open.remove(oldest)
             oldest.scope.cancel()
+
+
+def _peer(stream: trio.SocketStream) -> tuple[str, str]:
+    """For the log, and the address alone; that is empty for a local socket."""
+    try:
+        name = stream.socket.getpeername()
+    except OSError:
+        return "unknown", UNKNOWN
+    if stream.socket.family == trio.socket.AF_UNIX:
+        return "local", ""
+    host, port, *_rest = name
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}", host
 
 
 def machine_of(address: str) -> str:

@@ -5,9 +5,6 @@ What the peer sends is bounded: a head in bytes, a body by its route, both in ti
 
 from __future__ import annotations
 
-import fcntl
-import termios
-from array import array
 from contextlib import aclosing
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -17,11 +14,10 @@ import trio
 
 from sttd.http.messages import Body, Refused, Request, Response
 from sttd.metrics import LIMITS_HIT
+from sttd.wires.tcp import has_unread, linger
 
 if TYPE_CHECKING:
     from sttd.config.config import LimitsConfig
-
-LINGER_S = 1.0
 
 
 class Exchange:
@@ -50,12 +46,7 @@ class Exchange:
 
     def has_unread(self) -> bool:
         """Whether the peer has sent something that was not read yet."""
-        waiting = array("i", [0])
-        try:
-            fcntl.ioctl(self._socket.socket.fileno(), termios.FIONREAD, waiting)
-        except OSError:
-            return False
-        return waiting[0] > 0
+        return has_unread(self._socket)
 
     async def receive(self) -> Request | None:
         """Return the next request, of which the body is not read; None if the peer closes instead.
@@ -128,7 +119,7 @@ class Exchange:
             self._http.start_next_cycle()
             self.answered = True
             return True
-        await self._linger()
+        await linger(self._socket)
         return False
 
     def _request_is_read(self) -> bool:
@@ -147,13 +138,6 @@ class Exchange:
         if scope.cancelled_caught:
             LIMITS_HIT.labels("send_s").inc()
             raise trio.BrokenResourceError("the peer does not read")
-
-    async def _linger(self) -> None:
-        """End the connection. To close with unread bytes pending would reset it and could take the answer with it."""
-        await self._socket.send_eof()
-        with trio.move_on_after(LINGER_S):
-            while await self._socket.receive_some():
-                pass
 
 
 def _origin_form(target: str) -> str:

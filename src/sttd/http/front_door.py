@@ -6,6 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -13,13 +14,13 @@ import trio
 
 from sttd.errors import SttdError
 from sttd.http.access import Access, is_loopback
-from sttd.http.admission import UNKNOWN, Admission
 from sttd.http.exchange import Exchange
 from sttd.http.messages import Refused, Request, Response
 from sttd.http.routes import Need, Route, Routes
 from sttd.http.upgrade import check_upgrade, clean_head, upgrade_required
 from sttd.metrics import LIMITS_HIT, REJECTED
-from sttd.wires.websocket import WebSocket, accept, watch_peer
+from sttd.wires.tcp import watch_peer
+from sttd.wires.websocket import WebSocket, accept
 
 if TYPE_CHECKING:
     import ssl
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from sttd.config.config import LimitsConfig
     from sttd.http.access import Grant
+    from sttd.http.admission import Admission
 
 logger = logging.getLogger(__name__)
 KEEP_ALIVE_S = 5.0
@@ -96,18 +98,9 @@ class FrontDoor:
 
     async def serve(self, stream: trio.SocketStream, served: Served = Served()) -> None:
         """Serve one connection to its end. Nothing that goes wrong with it gets past here."""
-        peer, address = _peer(stream)
-        with self._admission.connection(address):
-            try:
-                await self._serve(stream, peer, address, served)
-            except* (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
-                pass  # the peer went away in the middle of it
-            except* Exception:
-                logger.exception("a connection ended by a fault in sttd; the others go on")
-            finally:
-                await trio.aclose_forcefully(stream)
+        await self._admission.guard(stream, partial(self._serve, stream, served))
 
-    async def _serve(self, stream: trio.SocketStream, peer: str, address: str, served: Served) -> None:
+    async def _serve(self, stream: trio.SocketStream, served: Served, peer: str, address: str) -> None:
         limits = self.rules.limits
         watch_peer(stream, limits.ping_s)
         exchange = Exchange(stream, limits, peer, local=not address or is_loopback(address))
@@ -213,15 +206,3 @@ def _count_refusal(peer: str, reason: str) -> None:
         return
     REJECTED.labels(reason).inc()
     logger.info("refused peer=%s reason=%s", peer, reason)
-
-
-def _peer(stream: trio.SocketStream) -> tuple[str, str]:
-    """For the log, and the address alone; that is empty for a local socket."""
-    try:
-        name = stream.socket.getpeername()
-    except OSError:
-        return "unknown", UNKNOWN
-    if stream.socket.family == trio.socket.AF_UNIX:
-        return "local", ""
-    host, port, *_rest = name
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}", host

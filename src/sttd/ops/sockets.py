@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import ssl
+import stat
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -30,6 +31,7 @@ class Kind(Enum):
     TLS = "tls"
     HEALTH = "health"
     VOSK_SERVER = "vosk-server"
+    WYOMING = "wyoming"
 
 
 @dataclass(frozen=True)
@@ -54,21 +56,43 @@ class Listener:
         return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
 
 
-def split_address(address: str, setting: str = "server.listen") -> tuple[str, int]:
-    """Return host and port of an address such as `127.0.0.1:8000` or `[::1]:8000`.
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen: at a TCP port, or at the path of a Unix socket."""
 
-    Raises ConfigError, naming the setting, if the address has another form.
+    kind: Kind
+    host: str = "localhost"
+    port: int = 0
+    path: str = ""
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}" if self.path else f"{self.host}:{self.port}"
+
+
+def read_address(address: str, kind: Kind, setting: str = "server.listen") -> Address:
+    """Return the address that a text means, such as `127.0.0.1:8000`, `[::1]:8000` or `unix:/run/sttd/sttd.sock`.
+
+    Raises ConfigError, naming the setting, if the text has another form.
     """
+    scheme, _, path = address.partition(":")
+    if scheme == "unix" and path.startswith("/"):
+        return Address(kind, path="/" + path.lstrip("/"))
+    return Address(kind, *_split(address.removeprefix("tcp://"), setting))
+
+
+def _split(address: str, setting: str) -> tuple[str, int]:
     host, colon, port = address.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ConfigError(f"{setting}: {address!r} is not host:port, such as 127.0.0.1:8000 or [::1]:8000")
+        raise ConfigError(
+            f"{setting}: {address!r} is not host:port, such as 127.0.0.1:8000 or [::1]:8000, nor unix:/path"
+        )
     return host, int(port)
 
 
-def addresses(config: Config) -> list[tuple[str, int, Kind]]:
-    """Return host, port and kind of all listeners.
+def addresses(config: Config) -> list[Address]:
+    """Return the addresses of all listeners.
 
     Raises ConfigError if an address is invalid, or if there is none for sessions.
     """
@@ -77,9 +101,10 @@ def addresses(config: Config) -> list[tuple[str, int, Kind]]:
         "server.tls_listen": (config.server.tls_listen, Kind.TLS),
         "server.health_listen": (config.server.health_listen, Kind.HEALTH),
         "vosk_server.listen": (config.vosk_server.listen, Kind.VOSK_SERVER),
+        "wyoming.listen": (config.wyoming.listen, Kind.WYOMING),
     }
-    found = [(*split_address(address, name), kind) for name, (listed, kind) in settings.items() for address in listed]
-    if not any(kind is not Kind.HEALTH for _host, _port, kind in found):
+    found = [read_address(text, kind, name) for name, (listed, kind) in settings.items() for text in listed]
+    if not any(address.kind is not Kind.HEALTH for address in found):
         raise ConfigError("server.listen: is empty; at least one host:port is needed, such as 127.0.0.1:8000")
     return found
 
@@ -108,16 +133,19 @@ def _no_password() -> str:
 
 
 async def open_listeners(config: Config) -> list[Listener]:
-    """Return the sockets that systemd passes; without any, listen on all configured addresses.
+    """Return the sockets that systemd passes, and listen on the configured addresses of which it passes none of a kind.
 
-    Raises Unavailable, naming the address and the reason, if one cannot be opened; then all are closed.
+    `server.listen`, which has a default, is not used if systemd passes any. Raises Unavailable, naming the address and
+    the reason, if an address cannot be opened; then all are closed.
     """
-    if given := _activated():
-        return given
-    listeners: list[Listener] = []
+    listeners = _activated()
+    given = {listener.kind for listener in listeners} | ({Kind.PLAIN} if listeners else set())
     try:
-        for host, port, kind in addresses(config):
-            listeners += [Listener(one, kind) for one in await _opened(host, port)]
+        for address in addresses(config):
+            if address.kind in given:
+                continue
+            opened = [_opened_unix(address)] if address.path else await _opened(address.host, address.port)
+            listeners += [Listener(one, address.kind) for one in opened]
     except BaseException:
         for listener in listeners:
             listener.socket.socket.close()
@@ -146,6 +174,30 @@ async def _opened(host: str, port: int) -> list[trio.SocketListener]:
             listener.socket.close()
         raise Unavailable(f"cannot listen on {host}:{port}: {_why(error)}") from None
     return opened
+
+
+def _opened_unix(address: Address) -> trio.SocketListener:
+    """Listen at a path, in place of a socket that nothing listens at any more."""
+    opened = socket.socket(socket.AF_UNIX)
+    try:
+        if _is_left_over(address.path):
+            os.unlink(address.path)
+        opened.bind(address.path)
+        opened.listen(BACKLOG)
+    except OSError as error:
+        opened.close()
+        raise Unavailable(f"cannot listen on {address}: {_why(error)}") from None
+    opened.setblocking(False)
+    return trio.SocketListener(trio.socket.from_stdlib_socket(opened))
+
+
+def _is_left_over(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe, suppress(FileNotFoundError):
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return stat.S_ISSOCK(os.stat(path).st_mode)
+    return False
 
 
 def _activated() -> list[Listener]:

@@ -41,6 +41,11 @@ class Provider(ABC):
         return ""
 
     @property
+    def languages(self) -> Sequence[str]:
+        """The languages that sessions may be in, as codes; empty if no session can get text, for want of a model."""
+        return (self.config.language or "en",)
+
+    @property
     def slowness(self) -> float:
         """The factor by which time limits are longer on this machine (see Calls)."""
         return 1.0

@@ -50,6 +50,11 @@ class CloudProvider(Provider):
         return "" if self._fallback else self._cloud.problem
 
     @property
+    def languages(self) -> Sequence[str]:
+        """See Provider."""
+        return self._cloud.languages or super().languages
+
+    @property
     def slowness(self) -> float:
         """See Provider."""
         return self._fallback.slowness if self._fallback else 1.0

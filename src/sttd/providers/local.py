@@ -54,6 +54,15 @@ class LocalProvider(Provider, Generic[E]):
         return str(self._problem) if self._problem else "the model is loading"
 
     @property
+    def languages(self) -> Sequence[str]:
+        """See Provider. They are known before the model is loaded."""
+        if self._engine is not None:
+            return self._engine.languages or super().languages
+        with suppress(ModelMissing, ModelError):
+            return resolve(self.config).languages or self._engine_class.usual_languages or super().languages
+        return ()
+
+    @property
     def slowness(self) -> float:
         """See Provider."""
         return 1.0 if self._engine is None else self._engine.calls.slowness

@@ -203,9 +203,9 @@ class Session:
 
     def _close_outbox(self) -> None:
         """Let the sender end, once it has sent what was said and why the session ends."""
-        self._outbox.put(SessionOver(), self._options)
         if self._last_event is not None:
             self._outbox.put(self._last_event, self._options)
+        self._outbox.put(SessionOver(), self._options)
         self._outbox.close()
 
     async def _read(self) -> None:

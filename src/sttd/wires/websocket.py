@@ -7,9 +7,7 @@ back until the session has sent its last text. It also keeps the peer's bytes ba
 
 from __future__ import annotations
 
-import errno
 import logging
-import socket
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -21,6 +19,7 @@ from sttd.events import Ending
 from sttd.metrics import LIMITS_HIT
 from sttd.wires.base import Channel, Disconnected, Outcome, Received
 from sttd.wires.frames import Flood, FrameFilter
+from sttd.wires.tcp import is_gone
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -46,23 +45,6 @@ CLOSE_CODES = {
 _KNOWN_CODES = {*range(1000, 1016), *CLOSE_CODES.values()}
 PART_BYTES = 256_000
 """A longer audio message is received in parts: whole seconds of the documented format."""
-
-
-def watch_peer(stream: trio.SocketStream, ping_s: float) -> None:
-    """Have the kernel end the connection where nothing acknowledges what is sent (tcp(7)), pings above all.
-
-    That is a machine that is gone: a live one acknowledges, whatever its program does.
-    """
-    if stream.socket.family != trio.socket.AF_UNIX:
-        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(ping_s * 1000))
-
-
-def is_gone(error: BaseException) -> bool:
-    """Whether the kernel has given the peer up."""
-    cause = error.__cause__
-    if isinstance(cause, OSError):
-        return cause.errno in (errno.ETIMEDOUT, errno.EHOSTUNREACH)
-    return cause is not None and is_gone(cause)
 
 
 class WrappedStream(trio.abc.Stream):
