@@ -80,6 +80,9 @@ class Final:
     """The provider of the text; empty if only the configured provider can have found it."""
     fallback_from: str = ""
     """The cloud provider that failed, if another provider took over."""
+    start: float = 0.0
+    end: float = 0.0
+    """The utterance's begin and end in seconds since the stream began. `end` is 0 if it is not known."""
     late: bool = False
     """Whether the MessageDone events of this utterance's messages may come before this final."""
 

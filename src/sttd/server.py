@@ -19,6 +19,7 @@ from sttd.http.admission import REFUSED_AT_ONCE, Admission
 from sttd.http.front_door import FrontDoor, PatientListener, Rules, Served
 from sttd.http.health import Health
 from sttd.http.routes import Routes
+from sttd.http.transcriptions import Transcriptions
 from sttd.metrics import LIMITS_HIT, QUEUED
 from sttd.ops import logs
 from sttd.ops.files import fitted
@@ -71,7 +72,10 @@ class Daemon:
         websockets = {protocol.path: partial(self._serve_websocket, protocol) for protocol in PROTOCOLS}
         self._listeners: list[Listener] = []
         self._admission = Admission(rules.limits, self._busy)
-        self._front_door = FrontDoor(rules, Routes(health.routes(), websockets), websockets, self._admission)
+        transcriptions = Transcriptions(self.provider, self._admission, self._serve_session)
+        routes = Routes((*health.routes(), *transcriptions.routes()), websockets)
+        only_health = Routes(health.routes(), ())
+        self._front_door = FrontDoor(rules, routes, websockets, self._admission, only_health)
         self._wyoming = WyomingDoor(self.config, self.provider, self._admission, self._serve_session)
         self._wyoming.limits = rules.limits
 
@@ -176,7 +180,7 @@ class Daemon:
             return self._wyoming.serve
         served = Served(
             tls=kind is Kind.TLS,
-            plain_only=kind is Kind.HEALTH,
+            health_only=kind is Kind.HEALTH,
             every_path=VoskServer.path if kind is Kind.VOSK_SERVER else "",
         )
         return partial(self._front_door.serve, served=served)

@@ -18,7 +18,7 @@ from tests.support import ROOT
 CORPUS = Path(__file__).parent / "corpus"
 FOUND = ROOT / "build" / "fuzz"
 LONGEST = 4096
-INSTRUMENTED = ["sttd", "h11", "wsproto", "trio_websocket", "tomllib", "zipfile"]
+INSTRUMENTED = ["sttd", "h11", "wsproto", "trio_websocket", "tomllib", "zipfile", "python_multipart"]
 
 
 def main() -> int:

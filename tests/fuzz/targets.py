@@ -6,7 +6,7 @@ import json
 import logging
 import socket
 import tempfile
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +24,8 @@ from sttd.events import Configure, Ending
 from sttd.http.access import Access
 from sttd.http.admission import Admission
 from sttd.http.front_door import FrontDoor, Rules
-from sttd.http.messages import Request, Response
+from sttd.http.messages import Body, Refused, Request, Response
+from sttd.http.multipart import read_form
 from sttd.http.routes import Route, Routes
 from sttd.models.sources import DAMAGED, unpack
 from sttd.protocols.registry import PROTOCOLS
@@ -186,6 +187,28 @@ def wyoming(data: bytes) -> None:
     assert found[0] == found[1]
 
 
+def form(data: bytes) -> None:
+    """Uploaded forms: however they are cut, the same fields and the same file; the parser may refuse one cut alone."""
+    pieces = list(cut(data))
+    found, whole = trio.run(_form, pieces), trio.run(_form, [b"".join(pieces)])
+    assert found == whole or None in (found, whole)
+
+
+async def _form(pieces: list[bytes]) -> tuple[dict[str, list[str]], bytes] | None:
+    left = [piece for piece in pieces if piece]
+
+    async def receive() -> bytes:
+        return left.pop(0) if left else b""
+
+    body = Body(receive, None)
+    body.max_bytes = len(b"".join(pieces))
+    request = Request("POST", "/", {"content-type": "multipart/form-data; boundary=x"}, body)
+    with suppress(Refused), ExitStack() as resources:
+        found = await read_form(request, resources)
+        return found.fields, found.file.read() if found.file else b""
+    return None
+
+
 def groq(data: bytes) -> None:
     """Answers of Groq."""
     with suppress(CloudError):
@@ -217,6 +240,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         frames,
         connection,
         wyoming,
+        form,
         groq,
         deepgram,
     )

@@ -18,7 +18,7 @@ from sttd.errors import CloudError
 from sttd.http.access import Access
 from sttd.http.admission import Admission
 from sttd.http.front_door import KEEP_ALIVE_S, FrontDoor, Rules
-from sttd.http.messages import Request, Response
+from sttd.http.messages import Request, Response, Send
 from sttd.http.routes import Need, Route, Routes
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ MAX_BODY = 100_000
 async def digest(request: Request) -> Response:
     """Takes the body as a stream, and says what it was."""
     found, size = hashlib.sha256(), 0
-    async for data in request.body:
+    while data := await request.body.next_piece():
         found.update(data)
         size += len(data)
     return Response.json(HTTPStatus.OK, {"size": size, "sha256": found.hexdigest()})
@@ -42,12 +42,12 @@ async def whole(request: Request) -> Response:
 
 
 async def stream(request: Request) -> Response:
-    async def pieces() -> AsyncGenerator[bytes]:
+    async def pieces(send: Send) -> None:
         for number in range(3):
             await trio.sleep(0.01)
-            yield f"piece {number}\n".encode()
+            await send(f"piece {number}\n".encode())
 
-    return Response(HTTPStatus.OK, pieces())
+    return Response(HTTPStatus.OK, pieces)
 
 
 async def ignore(request: Request) -> Response:

@@ -168,7 +168,7 @@ class FakeProvider(Provider):
         return ()
 
     @asynccontextmanager
-    async def _open(self, options: SessionOptions, emit: Emit) -> AsyncIterator[Recognizer]:
+    async def _open(self, options: SessionOptions, emit: Emit, *, live: bool) -> AsyncIterator[Recognizer]:
         if self._behaviour.fails_in == "open":
             raise ZeroDivisionError("open")
         self.made.append(FakeRecognizer(self._behaviour, emit))

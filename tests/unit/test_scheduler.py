@@ -111,3 +111,34 @@ async def test_partials_are_for_when_a_place_stays_free() -> None:
         scope.cancel()
         await unused.run(list)
     assert scheduler.spare_turn() is not None, "a turn that was cancelled before it began gives its place back"
+
+
+async def test_calls_that_nobody_waits_for_leave_a_place_free_and_go_last() -> None:
+    scheduler, calls = Scheduler(2), Calls()
+    async with trio.open_nursery() as nursery:
+        for name in ("behind 1", "behind 2", "behind 3"):
+            nursery.start_soon(calls.run, name, scheduler.turn(Urgency.BEHIND))
+            await settle()
+        assert calls.began == ["behind 1"]
+        assert scheduler.spare_turn() is None, "one place is left, for a final"
+        for name in ("final 1", "final 2"):
+            nursery.start_soon(calls.run, name, scheduler.turn(Urgency.FINAL))
+            await settle()
+        assert calls.began == ["behind 1", "final 1"]
+        for name in ("final 1", "final 2", "behind 1", "behind 2", "behind 3"):
+            await calls.finish(name)
+    assert calls.began == ["behind 1", "final 1", "final 2", "behind 2", "behind 3"]
+
+
+async def test_with_a_single_place_calls_that_nobody_waits_for_run_too() -> None:
+    scheduler, calls = Scheduler(1), Calls()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(calls.run, "behind 1", scheduler.turn(Urgency.BEHIND))
+        await settle()
+        nursery.start_soon(calls.run, "behind 2", scheduler.turn(Urgency.BEHIND))
+        await settle()
+        nursery.start_soon(calls.run, "final", scheduler.turn(Urgency.FINAL))
+        await settle()
+        for name in ("behind 1", "final", "behind 2"):
+            await calls.finish(name)
+    assert calls.began == ["behind 1", "final", "behind 2"]

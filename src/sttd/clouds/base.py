@@ -6,6 +6,8 @@ import math
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
+from sttd.errors import OptionError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractAsyncContextManager
@@ -47,7 +49,12 @@ class Cloud(ABC):
         """Return a recognizer for one session."""
 
     def check(self, options: SessionOptions) -> Sequence[str]:
-        """Return warnings about options that the provider ignores, in whole or in part."""
+        """Return warnings about options that the provider ignores, in whole or in part.
+
+        Raises OptionError if the options ask for something that the provider cannot do.
+        """
+        if options.translate:
+            raise OptionError(f"translate: {self.title} is not asked to translate")
         return (f"phrases: {self.name} makes no use of them",) if options.phrases and not self.takes_phrases else ()
 
     def state(self) -> dict[str, float]:

@@ -116,6 +116,8 @@ class SessionOptions(EndpointConfig):
     phrases: tuple[str, ...] = setting(
         (), "the only phrases that vosk recognizes, and key terms for deepgram; empty: no restriction"
     )
+    prompt: str = setting("", "text as if said before, with names and spellings to expect (faster_whisper)")
+    translate: bool = setting(False, "translate to English, if the model can")
     partials: bool = setting(True, "send hypotheses while an utterance goes on (JSON protocol)")
     words: bool = setting(False, "send word times and confidences with each final (JSON protocol)")
     lag: bool = setting(False, "send with each final how many seconds of audio are not decoded yet (JSON protocol)")
@@ -230,6 +232,11 @@ class LimitsConfig:
     lag_s: float = setting(
         5.0, "seconds that a live session may be behind before new sessions get 503", low=0.1, high=3600
     )
+    uploads: int = setting(
+        8, "maximum recordings that are uploaded and transcribed at once; more get 503", low=1, high=1000
+    )
+    upload_bytes: int = setting(256 << 20, "maximum size of an uploaded recording", low=4096, high=1 << 40)
+    upload_s: float = setting(14400.0, "maximum duration of an uploaded recording in seconds", low=1, high=1e7)
     send_s: float = setting(10.0, "timeout for sending a message to a client", low=0.1, high=600)
     ping_s: float = setting(
         20.0,

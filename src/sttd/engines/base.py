@@ -131,6 +131,8 @@ class Engine(ABC):
     """The module that must be importable."""
     takes_phrases: ClassVar[bool] = False
     """Whether the session option `phrases` has an effect."""
+    translates = False
+    """Whether the model can translate to English."""
     usual_languages: ClassVar[Sequence[str]] = ()
     """The languages of a model of which nothing else is known before it is loaded."""
 
@@ -161,6 +163,8 @@ class Engine(ABC):
                 f"language: the model {self.model.name} does not understand {options.language!r}; "
                 f"it understands {', '.join(self.languages)}"
             )
+        if options.translate and not self.translates:
+            raise OptionError(f"translate: the model {self.model.name} does not translate")
         return (f"phrases: {self.name} makes no use of them",) if options.phrases and not self.takes_phrases else ()
 
 

@@ -90,6 +90,7 @@ class FasterWhisperEngine(BatchEngine):
                 local_files_only=True,
             )
             self.languages = tuple(self.whole.supported_languages)
+            self.translates = bool(self.whole.model.is_multilingual)
             bands = self.whole.feature_extractor.mel_filters.shape[0]
             units = self.whole.encode(np.zeros((bands, 1000), np.float32)).shape[-1]
             self.fitted = self.whole.fitted(MARGIN_S, MIN_WINDOW_OF_TINY_S if units == TINY else MIN_WINDOW_S)
@@ -112,13 +113,18 @@ class FasterWhisperEngine(BatchEngine):
             return Transcript("")
         language = base_language(options.language) or None
         words = options.words and final
-        return self._decode(pcm, language=language, words=words, final=final, context=context, confidence=confidence)
+        task = "translate" if options.translate else "transcribe"
+        context = context or options.prompt
+        return self._decode(
+            pcm, language=language, task=task, words=words, final=final, context=context, confidence=confidence
+        )
 
     def _decode(
         self,
         pcm: bytes,
         *,
         language: str | None,
+        task: str = "transcribe",
         words: bool,
         final: bool,
         context: str = "",
@@ -137,6 +143,7 @@ class FasterWhisperEngine(BatchEngine):
             self._segments,
             audio,
             language=language,
+            task=task,
             beam_size=self.config.faster_whisper.beam_size if final else 1,
             word_timestamps=words,
         )

@@ -98,9 +98,13 @@ class Access:
         offered = [name.strip() for name in headers.get("sec-websocket-protocol", "").split(",")]
         token, query = self._token(headers, offered, query)
         holder = self._holder(token) if self.holders else ANYBODY
+        self.admit_page(headers, local=local)
+        return Grant(holder, query, SUBPROTOCOL if SUBPROTOCOL in offered else "")
+
+    def admit_page(self, headers: Mapping[str, str], *, local: bool) -> None:
+        """Raise Refused if the request comes from a web page that may not connect. A token is looked at elsewhere."""
         if (origin := headers.get("origin")) is not None:
             self._check_origin(origin, headers.get("host", ""), trusted=bool(self.holders), local=local)
-        return Grant(holder, query, SUBPROTOCOL if SUBPROTOCOL in offered else "")
 
     def admit_plain(self, headers: Mapping[str, str], *, local: bool) -> None:
         """Raise Refused if a request for data about the daemon may not be answered."""

@@ -53,6 +53,7 @@ class Admission:
         self.open = 0
         """The number of open connections."""
         self._busy = busy
+        self._uploads = 0
         self._sessions: Counter[str] = Counter()  # by the name of the token's holder
         self._by_machine: Counter[str] = Counter()
         self._none_left = trio.Event()
@@ -128,6 +129,18 @@ class Admission:
             yield
         finally:
             self._sessions[holder.name] -= 1
+
+    @contextmanager
+    def upload(self) -> Iterator[None]:
+        """Count an upload for as long as the context lasts. Raises Refused if there is no room for it."""
+        if self._uploads >= self.limits.uploads:
+            LIMITS_HIT.labels("uploads").inc()
+            raise Refused.busy("uploads", f"{self._uploads} recordings are being transcribed already; try again.")
+        self._uploads += 1
+        try:
+            yield
+        finally:
+            self._uploads -= 1
 
     @contextmanager
     def half_open(self, address: str, wait_s: float, unread: Callable[[], bool]) -> Iterator[trio.CancelScope]:

@@ -5,7 +5,7 @@ What the peer sends is bounded: a head in bytes, a body by its route, both in ti
 
 from __future__ import annotations
 
-from contextlib import aclosing
+from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -69,7 +69,7 @@ class Exchange:
             length = 0
         body = Body(self._receive_body, length)
         target = _origin_form(event.target.decode("ascii"))
-        return Request(event.method.decode("ascii"), target, headers, body, self.peer, self._local)
+        return Request(event.method.decode("ascii"), target, headers, body, self.peer, self._local, left=self._left)
 
     async def _receive_body(self) -> bytes:
         if self._http.they_are_waiting_for_100_continue:
@@ -89,6 +89,12 @@ class Exchange:
             if status == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
                 LIMITS_HIT.labels("head_bytes").inc()
             raise Refused(status, "head", f"{status.phrase}: {error}") from error
+
+    async def _left(self) -> None:
+        """See Request. A client that sends its next request already has not left."""
+        with suppress(OSError):
+            if await self._socket.socket.recv(1, trio.socket.MSG_PEEK):
+                await trio.sleep_forever()
 
     async def answer(self, response: Response, *, last: bool = False) -> bool:
         """Send an answer, perhaps the last one. Returns whether the connection is open for another request.
@@ -111,9 +117,7 @@ class Exchange:
         else:
             await self._send(head)
             assert not isinstance(response.body, str | bytes)
-            async with aclosing(response.body) as stream:
-                async for data in stream:
-                    await self._send(h11.Data(data=data))
+            await response.body(lambda data: self._send(h11.Data(data=data)))
             await self._send(h11.EndOfMessage())
         if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
             self._http.start_next_cycle()

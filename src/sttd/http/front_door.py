@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
@@ -52,8 +51,8 @@ class Served:
     """What is served at a listener."""
 
     tls: bool = False
-    plain_only: bool = False
-    """No WebSockets."""
+    health_only: bool = False
+    """No WebSockets, and no requests but those about the daemon's health."""
     every_path: str = ""
     """The path that all WebSockets are taken for, whatever path the client asks for; empty: the client's own."""
 
@@ -79,11 +78,17 @@ class FrontDoor:
     """Serves connections."""
 
     def __init__(
-        self, rules: Rules, routes: Routes, websockets: Mapping[str, ServeWebSocket], admission: Admission
+        self,
+        rules: Rules,
+        routes: Routes,
+        websockets: Mapping[str, ServeWebSocket],
+        admission: Admission,
+        health: Routes | None = None,
     ) -> None:
-        """`websockets` are served by path."""
+        """`websockets` are served by path; `health` are the routes of listeners for health alone."""
         self.rules = rules
         self._routes = routes
+        self._health = health or routes
         self._websockets = websockets
         self._admission = admission
         self._draining = False
@@ -117,8 +122,10 @@ class FrontDoor:
             request = await self._receive(exchange, address, served)
             if request is None:
                 return False
-            if served.plain_only or not (request.is_upgrade or request.path in self._websockets):
-                return await self._respond(exchange, request)
+            if served.health_only:
+                return await self._respond(exchange, request, self._health)
+            if not (request.is_upgrade or request.path in self._websockets):
+                return await self._respond(exchange, request, self._routes)
             grant = self._check_upgrade(request)
             path, head = request.path, clean_head(request, grant.subprotocol)
             del request  # its headers would be kept as long as the WebSocket is open
@@ -168,18 +175,31 @@ class FrontDoor:
         async with upgraded as websocket:
             await self._websockets[path](grant.query, websocket)
 
-    async def _respond(self, exchange: Exchange, request: Request) -> bool:
+    async def _respond(self, exchange: Exchange, request: Request, routes: Routes) -> bool:
         """Answer a plain request. Returns whether another may follow. Raises Refused."""
-        route = self._routes.find(request)
-        access = self.rules.access
-        with ExitStack() as session:
-            if route.need is Need.TOKEN:
-                access.admit_plain(request.headers, local=request.local)
-            elif route.need is Need.SESSION:
-                grant = access.admit(request.headers, request.query, local=request.local)
-                session.enter_context(self._admission.session(grant.holder))
-            response = await _response(route, request)
+        route = routes.find(request)
+        with request.resources:
+            try:
+                request = self._admitted(request, route)
+                response = await _response(route, request)
+            except Refused as refused:
+                if route.told is not None:
+                    refused.response = route.told(refused)
+                raise
             return await exchange.answer(response, last=self._draining)
+
+    def _admitted(self, request: Request, route: Route) -> Request:
+        """Return the request without its token. Raises Refused."""
+        access = self.rules.access
+        if route.need is Need.TOKEN:
+            access.admit_plain(request.headers, local=request.local)
+        elif route.need is Need.PAGE:
+            access.admit_page(request.headers, local=request.local)
+        elif route.need is Need.SESSION:
+            grant = access.admit(request.headers, request.query, local=request.local)
+            request.resources.enter_context(self._admission.session(grant.holder))
+            return replace(request, target=f"{request.path}?{grant.query}")
+        return request
 
 
 async def _response(route: Route, request: Request) -> Response:

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
+
+import trio
+
+from sttd.errors import first
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import Mapping
+
+
+Send = Callable[[bytes], Awaitable[None]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer. A `body` that is a stream is sent as it comes, and closed if the peer leaves."""
+    """An answer. A `body` that is a function is called, once the head is sent, with what sends the next bytes."""
 
     status: HTTPStatus
-    body: str | bytes | AsyncGenerator[bytes] = ""
+    body: str | bytes | Callable[[Send], Awaitable[None]] = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     content_type: str = "text/plain; charset=utf-8"
 
@@ -34,6 +44,8 @@ class Refused(Exception):
         super().__init__(message)
         self.status = status
         self.reason = reason
+        self.param: str | None = None
+        """The field of a form that cannot be used."""
         self.response = Response(status, message + "\n", headers or {})
 
     @classmethod
@@ -53,22 +65,25 @@ class Body:
         """Whether all of it was read."""
         self._receive = receive
         self._length = length
+        self._size = 0
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield the body in pieces. Raises Refused if it is too long or breaks the protocol."""
+    async def next_piece(self) -> bytes:
+        """Return the next bytes; none at the end. Raises Refused if the body is too long or breaks the protocol."""
         if self._length is not None and self._length > self.max_bytes:
             raise self._too_long()
-        size = 0
-        while data := await self._receive():
-            size += len(data)
-            if size > self.max_bytes:
-                raise self._too_long()
-            yield data
-        self.complete = True
+        data = await self._receive()
+        self._size += len(data)
+        if self._size > self.max_bytes:
+            raise self._too_long()
+        self.complete = not data
+        return data
 
     async def read(self) -> bytes:
-        """Return the whole body. Raises Refused as iteration does."""
-        return b"".join([data async for data in self])
+        """Return the whole body. Raises Refused as `next_piece` does."""
+        whole = bytearray()
+        while data := await self.next_piece():
+            whole += data
+        return bytes(whole)
 
     def _too_long(self) -> Refused:
         message = f"The body is too long; at most {self.max_bytes} bytes are taken here."
@@ -87,6 +102,10 @@ class Request:
     """The client, for the log."""
     local: bool = False
     """Whether the client is on this machine."""
+    resources: ExitStack = field(default_factory=ExitStack)
+    """What is closed after the answer."""
+    left: Callable[[], Awaitable[None]] = trio.sleep_forever
+    """Returns once the client has closed the connection. It must not be awaited while the body is read."""
 
     @property
     def path(self) -> str:
@@ -101,6 +120,25 @@ class Request:
     def tokens(self, header: str) -> set[str]:
         """Return the elements of a header that is a list, in lower case."""
         return {token.strip().lower() for token in self.headers.get(header, "").split(",")}
+
+    async def unless_left(self, work: Callable[[], Awaitable[T]]) -> None:
+        """Do work that ends early if the client leaves. Raises what it raises, and trio.BrokenResourceError then."""
+        done = False
+        try:
+            async with trio.open_nursery() as nursery:
+
+                async def watch() -> None:
+                    await self.left()
+                    nursery.cancel_scope.cancel()
+
+                nursery.start_soon(watch)
+                await work()
+                done = True
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            raise first(group) from None
+        if not done:
+            raise trio.BrokenResourceError("the client left")
 
     @property
     def is_upgrade(self) -> bool:

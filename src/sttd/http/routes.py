@@ -21,12 +21,13 @@ class Need(Enum):
 
     NOTHING = "nothing"
     TOKEN = "a token, unless it is on this machine"  # noqa: S105
+    PAGE = "nothing; but a web page must be one that is allowed"
     SESSION = "what a session needs; it counts as one"
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One method of one path. GET answers HEAD too."""
+    """One method of one path. GET answers HEAD too. A path that ends with a slash stands for all below it."""
 
     method: str
     path: str
@@ -36,6 +37,8 @@ class Route:
     """Bytes."""
     deadline_s: float = 10.0
     """From the end of the head to the answer: the body has to come in that time, and the handler has to return."""
+    told: Callable[[Refused], Response] | None = None
+    """The form of a refusal; None: plain text."""
 
 
 class Routes:
@@ -49,10 +52,11 @@ class Routes:
     def find(self, request: Request) -> Route:
         """Return the route for a request. Raises Refused if there is none."""
         method = "GET" if request.method == "HEAD" else request.method
-        route = self._routes.get((method, request.path))
+        below = f"{request.path.rpartition('/')[0]}/"
+        route = self._routes.get((method, request.path)) or self._routes.get((method, below))
         if route is not None:
             return route
-        allowed = [method for method, path in self._routes if path == request.path]
+        allowed = [method for method, path in self._routes if path in (request.path, below)]
         if not allowed:
             message = f"Not found: {request.path}\n{self._help}".rstrip()
             raise Refused(HTTPStatus.NOT_FOUND, "", message)

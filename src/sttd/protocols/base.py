@@ -35,6 +35,8 @@ class Protocol(ABC):
     """
     answers_messages: ClassVar[bool] = False
     """Whether every message gets an answer, even if nothing was said in it, so that no mark may wait for more audio."""
+    live: ClassVar[bool] = True
+    """Whether somebody waits for each text. Else other sessions' audio is decoded first."""
     tells_errors: ClassVar[bool] = True
     """Whether a client is told of errors while the session goes on."""
 

@@ -72,17 +72,17 @@ class Provider(ABC):
         return ()
 
     @asynccontextmanager
-    async def recognizer(self, options: SessionOptions, emit: Emit) -> AsyncIterator[Recognizer]:
-        """Lend a recognizer to a session. `ready` must have returned."""
+    async def recognizer(self, options: SessionOptions, emit: Emit, *, live: bool = True) -> AsyncIterator[Recognizer]:
+        """Lend a recognizer to a session. `ready` must have returned. `live`: see Protocol."""
         self.recognizers += 1
         try:
-            async with self._open(options, emit) as recognizer:
+            async with self._open(options, emit, live=live) as recognizer:
                 yield recognizer
         finally:
             self.recognizers -= 1
 
     @abstractmethod
-    def _open(self, options: SessionOptions, emit: Emit) -> AbstractAsyncContextManager[Recognizer]:
+    def _open(self, options: SessionOptions, emit: Emit, *, live: bool) -> AbstractAsyncContextManager[Recognizer]:
         """Return a recognizer that lives as long as the context."""
 
     def account(self) -> Mapping[str, float]:

@@ -84,10 +84,10 @@ class CloudProvider(Provider):
         return ""
 
     @asynccontextmanager
-    async def _open(self, options: SessionOptions, emit: Emit) -> AsyncIterator[Recognizer]:
+    async def _open(self, options: SessionOptions, emit: Emit, *, live: bool) -> AsyncIterator[Recognizer]:
         local = None
         if self._fallback and not self._objection(options):
-            local = partial(_ready_recognizer, self._fallback, _for_fallback(options))
+            local = partial(_ready_recognizer, self._fallback, _for_fallback(options), live=live)
         recognizer = FallbackRecognizer(self.name, self._breaker, emit, local, self.config.fallback)
         async with self._cloud.recognizer(options, recognizer) as recognizer.primary:
             try:
@@ -121,10 +121,12 @@ class CloudProvider(Provider):
 
 
 @asynccontextmanager
-async def _ready_recognizer(provider: Provider, options: SessionOptions, emit: Emit) -> AsyncIterator[Recognizer]:
+async def _ready_recognizer(
+    provider: Provider, options: SessionOptions, emit: Emit, *, live: bool
+) -> AsyncIterator[Recognizer]:
     """Lend a recognizer once its model is there. Raises ModelMissing or ModelError."""
     await provider.ready()
-    async with provider.recognizer(options, emit) as recognizer:
+    async with provider.recognizer(options, emit, live=live) as recognizer:
         yield recognizer
 
 

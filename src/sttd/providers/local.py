@@ -138,18 +138,26 @@ class StreamingProvider(LocalProvider[StreamingEngine]):
     def __init__(self, config: Config, engine_class: type[StreamingEngine]) -> None:
         super().__init__(config, engine_class)
         self._limiter = trio.CapacityLimiter(1)
+        self._behind = trio.CapacityLimiter(1)  # calls of sessions that are not live
         self._decoders = trio.Semaphore(0)
         self._spare_wanted = trio.Event()
 
     def _adopt(self, engine: StreamingEngine) -> None:
         self._limiter = trio.CapacityLimiter(engine.workers)
+        self._behind = trio.CapacityLimiter(max(1, engine.workers - 1))
         self._decoders = trio.Semaphore(engine.decoders)
 
     @asynccontextmanager
-    async def _open(self, options: SessionOptions, emit: Emit) -> AsyncIterator[Recognizer]:
+    async def _open(self, options: SessionOptions, emit: Emit, *, live: bool) -> AsyncIterator[Recognizer]:
         assert self._engine is not None
         recognizer = StreamingRecognizer(
-            self._engine, options, emit, self._limiter, self._decoders, self._look_for_spare
+            self._engine,
+            options,
+            emit,
+            self._limiter,
+            self._decoders,
+            self._look_for_spare,
+            behind=None if live else self._behind,
         )
         try:
             yield recognizer
@@ -185,8 +193,8 @@ class BatchProvider(LocalProvider[BatchEngine]):
         self._scheduler = Scheduler(engine.workers)
 
     @asynccontextmanager
-    async def _open(self, options: SessionOptions, emit: Emit) -> AsyncIterator[Recognizer]:
+    async def _open(self, options: SessionOptions, emit: Emit, *, live: bool) -> AsyncIterator[Recognizer]:
         assert self._engine is not None
         async with trio.open_nursery() as nursery:
-            yield BatchRecognizer(self._engine, options, emit, self._scheduler, nursery)
+            yield BatchRecognizer(self._engine, options, emit, self._scheduler, nursery, live=live)
             nursery.cancel_scope.cancel()

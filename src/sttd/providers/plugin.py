@@ -11,7 +11,7 @@ import trio
 
 from sttd.audio.format import seconds
 from sttd.engines.base import Calls
-from sttd.errors import RecognitionError
+from sttd.errors import OptionError, RecognitionError
 from sttd.events import Final
 from sttd.providers.base import Provider
 from sttd.recognizers.base import Recognizer
@@ -58,12 +58,18 @@ class PluginProvider(Provider):
         self._service_class = service_class
         self._calls = Calls()
 
+    def check(self, options: SessionOptions) -> Sequence[str]:
+        """See Provider."""
+        if options.translate:
+            raise OptionError(f"translate: {self.name} does not translate")
+        return ()
+
     def overdue_s(self) -> float:
         """See Provider."""
         return self._calls.overdue_s()
 
     @asynccontextmanager
-    async def _open(self, options: SessionOptions, emit: Emit) -> AsyncIterator[Recognizer]:  # noqa: ARG002
+    async def _open(self, options: SessionOptions, emit: Emit, *, live: bool) -> AsyncIterator[Recognizer]:  # noqa: ARG002
         service = self._service_class()
         recognizer = PluginRecognizer(service, self._calls, emit)
         await service.initialize(recognizer.say)  # not watched, as an engine's load is not

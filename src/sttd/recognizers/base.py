@@ -85,9 +85,9 @@ def cloud_failure(name: str, error: Exception) -> CloudError:
     return CloudError(f"{name} cannot be used ({type(error).__name__})")
 
 
-def final_at(offset: float, transcript: Transcript) -> Final:
-    """Return the final of an utterance that began `offset` seconds after the stream."""
-    return final_placed(transcript, [(0.0, offset)])
+def final_at(offset: float, transcript: Transcript, end: float) -> Final:
+    """Return the final of an utterance that began `offset` seconds after the stream, and ended at `end`."""
+    return replace(final_placed(transcript, [(0.0, offset)]), end=end)
 
 
 def final_placed(transcript: Transcript, anchors: Sequence[tuple[float, float]]) -> Final:
@@ -100,4 +100,4 @@ def final_placed(transcript: Transcript, anchors: Sequence[tuple[float, float]])
         began, at = max((anchor for anchor in anchors if anchor[0] <= word.start), default=anchors[0])
         start, end = (round(time - began + at, 3) for time in (word.start, word.end))
         words.append(replace(word, start=start, end=end))
-    return Final(transcript.text, tuple(words))
+    return Final(transcript.text, tuple(words), start=anchors[0][1])

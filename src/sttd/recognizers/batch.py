@@ -46,12 +46,16 @@ class BatchRecognizer(Recognizer):
         emit: Emit,
         scheduler: Scheduler,
         nursery: trio.Nursery,
+        *,
+        live: bool = True,
     ) -> None:
+        """`live`: see Protocol."""
         self._engine = engine
         self._options = options
         self._emit = emit
         self._scheduler = scheduler
         self._nursery = nursery
+        self._live = live
         self._interval = engine.partial_interval_s
         self._at = 0.0
         self._said = ""
@@ -102,6 +106,8 @@ class BatchRecognizer(Recognizer):
             before.scope.cancel()
             before = before.before
         self._early = _Early(self._scheduler.turn(Urgency.PAUSE), len(self._audio), before, confidence)
+        if not self._live:
+            return  # there is no hurry; but the text is to be that of a live session
         self._nursery.start_soon(self._decode_early, self._early, bytes(self._audio), self._audio, self._stable)
 
     async def _decode_early(self, early: _Early, pcm: bytes, audio: bytearray, stable: StablePrefix) -> None:
@@ -126,20 +132,24 @@ class BatchRecognizer(Recognizer):
     async def finish(self, *, settled: bool = False, confidence: float = 1.0) -> None:
         """See Recognizer."""
         audio, early = bytes(self._audio), self._early
+        self._silent_from = self._at + seconds(audio)
         self._begin()
+        if early and not (settled or early.length == len(audio)):
+            early.scope.cancel()
+            early = None
         found = None
-        if early and (settled or early.length == len(audio)):
+        if early and self._live:
             early.turn.urgency = Urgency.FINAL
             await early.done.wait()
             found = early.found
-        elif early:
-            early.scope.cancel()
+        elif early:  # nothing was decoded yet
+            audio, confidence = audio[: early.length], early.confidence
         if found is None:
-            found = await self._decode(self._scheduler.turn(Urgency.FINAL), audio, confidence, final=True)
-        self._silent_from = self._at + seconds(audio)
+            urgency = Urgency.FINAL if self._live else Urgency.BEHIND
+            found = await self._decode(self._scheduler.turn(urgency), audio, confidence, final=True)
         self._said = f"{self._said} {found.text}".strip()[-CONTEXT_CHARACTERS:]
         if found.text:
-            self._emit(final_at(self._at, found))
+            self._emit(final_at(self._at, found, self._silent_from))
 
     async def _decode(self, turn: Turn, pcm: bytes, confidence: float, *, final: bool) -> Transcript:
         call = partial(

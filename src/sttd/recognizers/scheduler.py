@@ -20,6 +20,8 @@ class Urgency(IntEnum):
     PAUSE = 1
     """The utterance may be over; if it is, the result becomes its final."""
     PARTIAL = 2
+    BEHIND = 3
+    """Nobody waits for this text."""
 
 
 class Scheduler:
@@ -30,8 +32,9 @@ class Scheduler:
     - `spare_turn` takes a place at once, for a partial, or returns None. It leaves a place free for a final.
     - `enter` and `leave` take and release a place; Turn uses them.
 
-    Invariants: while a call waits, no place is free. A free place goes to the waiting call with the highest precedence,
-    and among equals to the one that has waited longest. A call keeps its place until it has ended, even if its caller
+    Invariants: calls with the urgency BEHIND hold all places but one at most, or the only one. While a call waits that
+    could have a place, no place is free. A free place goes to the waiting call with the highest precedence, and among
+    equals to the one that has waited longest. A call keeps its place until it has ended, even if its caller
     is cancelled, so that no more than `places` threads decode.
 
     `leave` costs O(waiting calls), since it searches a list: a session has few calls, and `Turn.urgency` may rise while
@@ -42,6 +45,7 @@ class Scheduler:
         self.places = places
         self._free = places
         self._waiting: list[Turn] = []
+        self._free_behind = max(1, places - 1)
 
     def turn(self, urgency: Urgency) -> Turn:
         """Return a turn for one call."""
@@ -49,7 +53,7 @@ class Scheduler:
 
     def spare_turn(self) -> Turn | None:
         """Return a turn that has its place already and must be run, if no call waits and a place stays free."""
-        if self._waiting or self._free <= 1:
+        if self._free <= 1 or any(turn.urgency is not Urgency.BEHIND for turn in self._waiting):
             return None
         self._free -= 1
         return Turn(self, Urgency.PARTIAL, reserved=True)
@@ -57,9 +61,8 @@ class Scheduler:
     async def enter(self, turn: Turn) -> None:
         """Wait for a place, and take it."""
         await trio.lowlevel.checkpoint()
-        if self._free:
-            self._free -= 1
-            turn.called.set()
+        if self._may_run(turn):
+            self._take(turn)
             return
         self._waiting.append(turn)
         try:
@@ -68,21 +71,29 @@ class Scheduler:
             if turn in self._waiting:
                 self._waiting.remove(turn)
             else:
-                self.leave()
+                self.leave(turn)
             raise
 
-    def leave(self) -> None:
-        """Release a place, to the next waiting call if there is one."""
-        if self._waiting:
-            turn = min(self._waiting, key=lambda turn: turn.urgency)
-            self._waiting.remove(turn)
-            turn.called.set()
-        else:
-            self._free += 1
+    def _may_run(self, turn: Turn) -> bool:
+        return self._free > 0 and (turn.urgency is not Urgency.BEHIND or self._free_behind > 0)
+
+    def _take(self, turn: Turn) -> None:
+        self._free -= 1
+        self._free_behind -= turn.urgency is Urgency.BEHIND
+        turn.called.set()
+
+    def leave(self, turn: Turn) -> None:
+        """Release a turn's place, to the next waiting call if there is one."""
+        self._free += 1
+        self._free_behind += turn.urgency is Urgency.BEHIND
+        if able := [waiting for waiting in self._waiting if self._may_run(waiting)]:
+            following = min(able, key=lambda waiting: waiting.urgency)
+            self._waiting.remove(following)
+            self._take(following)
 
 
 class Turn:
-    """One call's turn. Its `urgency` may be changed while it waits.
+    """One call's turn. Its `urgency` may be raised while it waits, but not to BEHIND or from it.
 
     A turn acts as the limiter of `trio.to_thread.run_sync`. So an abandoned call, which nothing can stop, keeps its
     place until it has ended.
@@ -101,7 +112,7 @@ class Turn:
             return await trio.to_thread.run_sync(call, limiter=limiter, abandon_on_cancel=True)
         finally:
             if self._reserved:  # cancelled before it began
-                self._scheduler.leave()
+                self._scheduler.leave(self)
 
     async def acquire_on_behalf_of(self, _borrower: object) -> None:
         """See trio.CapacityLimiter."""
@@ -111,4 +122,4 @@ class Turn:
 
     def release_on_behalf_of(self, _borrower: object) -> None:
         """See trio.CapacityLimiter."""
-        self._scheduler.leave()
+        self._scheduler.leave(self)

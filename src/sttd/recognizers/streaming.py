@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sttd.engines.base import Decoder, StreamingEngine, Transcript
     from sttd.recognizers.base import Emit
 
+T = TypeVar("T")
 SURE = 0.8
 """Minimum confidence of the voice gate for events before the end of an utterance."""
 PATIENCE_S = 5.0
@@ -38,22 +39,28 @@ class StreamingRecognizer(Recognizer):
         limiter: trio.CapacityLimiter,
         decoders: trio.Semaphore,
         borrowed: Callable[[], None],
+        *,
+        behind: trio.CapacityLimiter | None = None,
     ) -> None:
-        """`decoders` limits the decoders in use; `borrowed` is called after a decoder was borrowed."""
+        """`decoders` limits the decoders in use; `borrowed` is called after a decoder was borrowed.
+
+        `behind` limits the calls of all sessions that are not live, so that the others find a thread.
+        """
         self._engine = engine
         self._options = options
         self._emit = emit
         self._limiter = limiter
         self._decoders = decoders
         self._borrowed = borrowed
-        self._at = 0.0
+        self._behind = behind
+        self._at = self._heard_s = 0.0
         self._holding = False
         self._decoder: Decoder | None = None
         self._unsure: list[Final] = []  # finals within this utterance that wait until the gate is sure
 
     async def start(self, at: float) -> None:
         """See Recognizer. With the gate off an utterance may last as long as the session, so it is not limited."""
-        self._at = at
+        self._at, self._heard_s = at, 0.0
         if self._options.gate:
             # A decoder may stay in use for long. Needing more memory than planned is better than losing speech.
             with trio.move_on_after(PATIENCE_S):
@@ -65,9 +72,15 @@ class StreamingRecognizer(Recognizer):
         many come together."""
         fresh = self._decoder is None
         call = partial(self._engine.calls.timed, sum(map(seconds, pieces)), partial(self._accept, pieces, confidence))
-        await trio.to_thread.run_sync(call, limiter=self._limiter)
+        await self._run(call)
         if fresh:
             self._borrowed()
+
+    async def _run(self, call: Callable[[], T]) -> T:
+        if self._behind is None:
+            return await trio.to_thread.run_sync(call, limiter=self._limiter)
+        async with self._behind:
+            return await trio.to_thread.run_sync(call, limiter=self._limiter)
 
     def _accept(self, pieces: Sequence[bytes], confidence: float) -> None:
         if self._decoder is None:
@@ -75,8 +88,9 @@ class StreamingRecognizer(Recognizer):
         for number, piece in enumerate(pieces, 1):
             wanted = self._options.partials and number == len(pieces)
             found = self._decoder.accept(piece, partial=wanted)
+            self._heard_s += seconds(piece)
             if found and found.final and found.transcript.text:
-                self._unsure.append(final_at(self._at, found.transcript))
+                self._unsure.append(final_at(self._at, found.transcript, self._at + self._heard_s))
             if confidence > SURE:
                 for final in self._take_unsure():
                     trio.from_thread.run_sync(self._emit, final)
@@ -94,9 +108,9 @@ class StreamingRecognizer(Recognizer):
                 self._emit(final)
         if self._decoder is not None:
             call = partial(self._engine.calls.timed, 0.0, partial(self._decoder.finish, confidence))
-            found: Transcript = await trio.to_thread.run_sync(call, limiter=self._limiter)
+            found: Transcript = await self._run(call)
             if found.text:
-                self._emit(final_at(self._at, found))
+                self._emit(final_at(self._at, found, self._at + self._heard_s))
         self.close()
 
     def close(self) -> None:

@@ -50,8 +50,10 @@ class Decoder:
         times: Times,
         lag: Callable[[], float],
         failed_for_good: Callable[[Failed], None],
+        *,
+        live: bool = True,
     ) -> None:
-        """`lag` tells how many seconds of audio are not decoded.
+        """`live`: see Protocol. `lag` tells how many seconds of audio are not decoded.
 
         `failed_for_good` is called after a failure that will happen again.
         """
@@ -65,6 +67,7 @@ class Decoder:
         self._times = times
         self._lag = lag
         self._failed_for_good = failed_for_good
+        self._live = live
         self._options: SessionOptions
         self._shown = ""  # the last partial, until a final takes its place
 
@@ -73,7 +76,7 @@ class Decoder:
         following: SessionOptions | None = options
         while following is not None:
             self._options = following
-            async with self._provider.recognizer(following, self._say) as recognizer:
+            async with self._provider.recognizer(following, self._say, live=self._live) as recognizer:
                 if not self.opened.is_set():
                     self._outbox.put(Ready(), following)
                     self.opened.set()

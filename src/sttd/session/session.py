@@ -86,7 +86,13 @@ class Session:
             bounded=not provider.finds_endpoints,
         )
         self._decoder = Decoder(
-            provider, self._work, self._outbox, self._times, lambda: self.lag, self._failed_for_good
+            provider,
+            self._work,
+            self._outbox,
+            self._times,
+            lambda: self.lag,
+            self._failed_for_good,
+            live=protocol.live,
         )
         self._started = trio.current_time()
         self._ended_at = 0.0  # by the client or the daemon
@@ -105,8 +111,8 @@ class Session:
 
     @property
     def live(self) -> bool:
-        """Whether the client sends audio no faster than it is spoken."""
-        return self._reader.live
+        """Whether the client sends audio no faster than it is spoken, and waits for the text."""
+        return self._protocol.live and self._reader.live
 
     def drain(self, within_s: float) -> None:
         """Read no more, flush, send what is left, and close, all within so many seconds."""
