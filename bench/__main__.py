@@ -23,6 +23,7 @@ SUBJECTS = (
     "batching",
     "allocator",
     "footprint",
+    "uploads",
 )
 
 

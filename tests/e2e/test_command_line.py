@@ -89,8 +89,10 @@ def test_what_cannot_be_done_is_said_in_one_line(
     assert done.stderr.strip().splitlines()[-1].startswith("sttd")
 
 
-@pytest.mark.parametrize("action", ["list", "pull", "path", "rm", "verify"])
-@pytest.mark.parametrize("place", ["too long", "loop", "file"])
+@pytest.mark.parametrize(
+    ("action", "place"),
+    [*((action, "too long") for action in ("list", "pull", "path", "rm", "verify")), ("pull", "loop"), ("rm", "file")],
+)
 def test_a_store_that_cannot_be_used_is_said_in_one_line(action: str, place: str, tmp_path: Path) -> None:
     loop, file = tmp_path / "loop", tmp_path / "file"
     loop.symlink_to(loop)
@@ -101,7 +103,7 @@ def test_a_store_that_cannot_be_used_is_said_in_one_line(action: str, place: str
     if place == "too long":
         assert done.returncode in (66, 69)
         assert "File name too long" in done.stderr
-    elif action not in ("list", "verify"):  # a store that is not there is an empty one
+    else:
         assert done.returncode in (66, 69)
         assert len(done.stderr.splitlines()) <= 2
 

@@ -140,13 +140,13 @@ def test_a_client_of_ovos(whisper: Daemon, beckett: Clip) -> None:
 
 
 def encoded(clip: Clip, container: str, codec: str, rate: int, channels: int = 2) -> bytes:
-    """The clip in another format, by PyAV."""
+    """The first seconds of the clip in another format, by PyAV."""
     file = io.BytesIO()
     layout = {1: "mono", 2: "stereo"}[channels]
     with av.open(file, "w", format=container) as out:
         stream = out.add_stream(codec, rate=rate, layout=layout)
         resampler = av.AudioResampler(format=stream.format.name, layout=layout, rate=rate)
-        frame = av.AudioFrame.from_ndarray(clip.samples[:, :1].T.copy(), format="s16", layout="mono")
+        frame = av.AudioFrame.from_ndarray(clip.samples[: 5 * clip.rate, :1].T.copy(), format="s16", layout="mono")
         frame.sample_rate = clip.rate
         fifo = av.AudioFifo()
         for piece in resampler.resample(frame):
@@ -174,15 +174,16 @@ def encoded(clip: Clip, container: str, codec: str, rate: int, channels: int = 2
         ("aiff", "pcm_s16be", 44100),
     ],
 )
-def test_any_media_file(whisper: Daemon, beckett: Clip, container: str, codec: str, rate: int) -> None:
-    assert "fail" in text(whisper, encoded(beckett, container, codec, rate, 1 if rate == 8000 else 2)).lower()
+def test_any_media_file(whisper: Daemon, two_cities: Clip, container: str, codec: str, rate: int) -> None:
+    found = text(whisper, encoded(two_cities, container, codec, rate, 1 if rate == 8000 else 2))
+    assert "best of times" in found.lower()
 
 
 @pytest.mark.parametrize("channels", [3, 8])
-def test_many_channels(whisper: Daemon, beckett: Clip, channels: int) -> None:
-    file = io.BytesIO()
-    soundfile.write(file, np.repeat(beckett.samples[:, :1], channels, 1), beckett.rate, format="WAVEX")
-    assert "fail" in text(whisper, file.getvalue()).lower()
+def test_many_channels(whisper: Daemon, two_cities: Clip, channels: int) -> None:
+    file, mono = io.BytesIO(), two_cities.samples[: 5 * two_cities.rate, :1]
+    soundfile.write(file, np.repeat(mono, channels, 1), two_cities.rate, format="WAVEX")
+    assert "best of times" in text(whisper, file.getvalue()).lower()
 
 
 # What cannot be used

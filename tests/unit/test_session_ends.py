@@ -313,3 +313,9 @@ async def test_a_close_while_the_model_loads(clock: trio.testing.MockClock) -> N
     assert ran.channel.told == ["ready", "final"], "there is audio, which is worth the wait"
     ran = await run([SECOND, EOF], Behaviour(load_s=200.0))
     assert ran.took_s < 35, "but not for ever"
+
+
+async def test_the_last_error_is_in_the_form_that_a_config_asked_for(clock: trio.testing.MockClock) -> None:
+    ran = await run(['{"type": "config", "codes": true}', *[SECOND] * 9], query="gate=0", stays=True, audio_s=5.0)
+    assert ran.channel.told[-1] == "error"
+    assert (ran.last["code"], ran.last["fatal"]) == ("quota", True)

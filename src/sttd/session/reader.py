@@ -87,7 +87,8 @@ class Reader:
         self._channel = channel
         self._protocol = protocol
         self._provider = provider
-        self._options = options
+        self.options = options
+        """Those that hold for the client's next message."""
         self._bytes_per_s = bytes_per_second(options.sample_rate, options.encoding, options.channels)
         self._limits = limits
         self._commands = commands
@@ -168,11 +169,11 @@ class Reader:
 
     def _changed(self, changes: Mapping[str, object]) -> Command:
         try:
-            options = apply_options(self._options, changes)
+            options = apply_options(self.options, changes)
             warnings = self._provider.check(options)
         except OptionError as error:
             return Complaint(str(error), error.problem)
-        self._options = options
+        self.options = options
         self._bytes_per_s = bytes_per_second(options.sample_rate, options.encoding, options.channels)
         return NewOptions(options, warnings)
 

@@ -210,8 +210,8 @@ class Session:
     def _close_outbox(self) -> None:
         """Let the sender end, once it has sent what was said and why the session ends."""
         if self._last_event is not None:
-            self._outbox.put(self._last_event, self._options)
-        self._outbox.put(SessionOver(), self._options)
+            self._outbox.put(self._last_event, self._reader.options)
+        self._outbox.put(SessionOver(), self._reader.options)
         self._outbox.close()
 
     async def _read(self) -> None:
@@ -332,7 +332,7 @@ class Session:
             self._end_with(error)
             return
         self._reader.model_is_known()
-        self._outbox.put(Failed(str(error), error.problem), self._options)
+        self._outbox.put(Failed(str(error), error.problem), self._reader.options)
         while not isinstance(await self._commands.peek(), EndOfStream):
             self._commands.take()
         self._close_outbox()
