@@ -6,6 +6,7 @@ import ipaddress
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -19,6 +20,7 @@ from sttd.http.access import ANYBODY, is_loopback
 from sttd.http.messages import Refused
 from sttd.metrics import LIMITS_HIT, REJECTED
 from sttd.protocols.wyoming import Wyoming, format_options
+from sttd.wires.base import Disconnected
 from sttd.wires.tcp import has_unread, watch_peer
 from sttd.wires.wyoming import Malformed, WyomingChannel, WyomingConnection, WyomingEvent, audio_format
 
@@ -140,6 +142,8 @@ class WyomingDoor:
                 case "audio-start" | "audio-chunk":
                     channel = WyomingChannel(connection, event, partial(self._answer, connection))
                     await self._transcribe(channel, options | format_options(audio_format(event)))
+                    if channel.malformed is not None:
+                        raise channel.malformed
                     if channel.gone:
                         return
                     answered = not channel.stopped_by_client
@@ -147,6 +151,8 @@ class WyomingDoor:
                 case _:
                     await self._answer(connection, event)
             event = await self._next(connection, self.limits.idle_s or math.inf)
+        if self._draining and answered:  # half of what was said was answered
+            await self._refuse(connection, "stopping", "sttd is stopping.")
 
     async def _next(self, connection: WyomingConnection, wait_s: float) -> WyomingEvent | None:
         """Return the next event; None if the peer closes, or waits for too long, or in a drain."""
@@ -163,11 +169,13 @@ class WyomingDoor:
     async def _transcribe(self, channel: WyomingChannel, options: Mapping[str, object]) -> None:
         try:
             with self._admission.session(ANYBODY):
-                await self._serve_utterance(Wyoming(early=self._early), urlencode(options), channel)
+                query = urlencode(options, errors="replace")
+                await self._serve_utterance(Wyoming(early=self._early), query, channel)
         except Refused as refused:
             REJECTED.labels(refused.reason).inc()
-            for message in Wyoming.refusal(str(refused), refused.reason):
-                await channel.send(message)
+            with suppress(Disconnected):
+                for message in Wyoming.refusal(str(refused), refused.reason):
+                    await channel.send(message)
 
     async def _answer(self, connection: WyomingConnection, event: WyomingEvent) -> None:
         """Answer an event that is not part of an utterance. Unknown ones are passed over."""

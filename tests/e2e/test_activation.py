@@ -61,6 +61,14 @@ def test_a_burst_of_clients_before_the_daemon_starts_is_served_whole() -> None:
             assert [client.recv(65536)[:12] for client in clients] == [b"HTTP/1.1 200"] * 60
 
 
+def test_a_socket_for_wyoming_alone_is_enough() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, activated(listener, "wyoming") as process:
+        with socket.create_connection(listener.getsockname(), timeout=10) as client:
+            client.sendall(b'{"type": "ping"}\n')
+            assert b'"pong"' in client.recv(4096)
+        assert process.poll() is None
+
+
 def test_what_systemd_has_no_socket_for_is_opened() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -180,6 +180,11 @@ def test_any_media_file(whisper: Daemon, two_cities: Clip, container: str, codec
     assert "best of times" in found.lower()
 
 
+def test_a_file_that_is_joined_of_two_formats(whisper: Daemon, two_cities: Clip) -> None:
+    file = encoded(two_cities, "mp3", "libmp3lame", 44100) + encoded(two_cities, "mp3", "libmp3lame", 22050, channels=1)
+    assert text(whisper, file).lower().count("best of times") == 2
+
+
 @pytest.mark.parametrize("channels", [3, 8])
 def test_many_channels(whisper: Daemon, two_cities: Clip, channels: int) -> None:
     file, mono = io.BytesIO(), two_cities.samples[: 5 * two_cities.rate, :1]

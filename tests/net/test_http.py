@@ -154,6 +154,26 @@ async def test_a_client_uploads_on_one_connection_in_both_ways() -> None:
         assert server.admission.open == 1, "all on one connection"
 
 
+async def test_a_body_in_chunks_of_a_byte_leaves_others_their_turns() -> None:
+    async with serving() as server:
+        body = chunk(b"x") * 8000 + chunk(b"")
+        turns = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                await trio.lowlevel.checkpoint()
+                turns += 1
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(others)
+            head = b"POST /digest HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+            answer = await server.exchange(head + body)
+            nursery.cancel_scope.cancel()
+    assert b'"size": 8000' in answer
+    assert turns > 4000
+
+
 async def test_a_bad_head_after_a_head_request_is_answered(caplog: pytest.LogCaptureFixture) -> None:
     async with serving() as server:
         answer = await server.exchange(b"HEAD /stream HTTP/1.1\r\nHost: x\r\n\r\n" + b"nonsense\r\n\r\n")

@@ -235,10 +235,23 @@ async def test_what_is_no_wyoming_is_told_and_cut(mid_utterance: bool, speech: b
         if mid_utterance:
             await client.say(speech, stop=False)
         await client.stream.send_all(b"GET / HTTP/1.1\r\n\r\n")
-        if not mid_utterance:
-            assert (await client.until("error"))[0][1].startswith("This is not understood as Wyoming")
+        found = await client.until("error")
+        assert found[-1][1].startswith("This is not understood as Wyoming")
+        if mid_utterance:
+            assert ("transcript", "said") in found, "what was said before is answered"
         while await client.receive() is not None:
             pass
+
+
+async def test_letters_that_are_none_do_no_harm(speech: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    async with served() as here:
+        client = await here.client()
+        await client.stream.send_all(b'{"type": "ping", "data": {"text": "\\ud800"}}\n')
+        assert await client.until("pong") == [("pong", "?")]
+        await client.stream.send_all(b'{"type": "transcribe", "data": {"language": "\\ud800"}}\n')
+        await client.say(speech)
+        assert (await client.until("transcript"))[-1][0] == "transcript"
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 async def test_limits(speech: bytes) -> None:
@@ -271,6 +284,7 @@ async def test_a_drain(speech: bytes) -> None:
         here.sessions[0].drain(5.0)
         assert await idle.receive() is None
         assert ("transcript", "said") in await busy.until("transcript-stop"), "what was said is answered"
+        assert await busy.until("error") == [("error", "sttd is stopping.")], "and that it may be half of it"
         assert await busy.receive() is None
 
 

@@ -313,6 +313,8 @@ async def test_a_close_while_the_model_loads(clock: trio.testing.MockClock) -> N
     assert ran.channel.told == ["ready", "final"], "there is audio, which is worth the wait"
     ran = await run([SECOND, EOF], Behaviour(load_s=200.0))
     assert ran.took_s < 35, "but not for ever"
+    assert ran.ending is Ending.MODEL_FAILED, "and what was said for nothing is told"
+    assert (ran.last["type"], ran.last["code"]) == ("error", "model_failed")
 
 
 async def test_the_last_error_is_in_the_form_that_a_config_asked_for(clock: trio.testing.MockClock) -> None:

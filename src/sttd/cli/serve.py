@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from sttd import __version__
 from sttd.cli.options import load_settings
-from sttd.errors import ModelMissing
+from sttd.errors import ModelError, ModelMissing
 from sttd.providers.registry import local_config
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _announce(daemon: Daemon, local: Config | None, listeners: list[Listener], e
     if local is not None:
         try:
             model = resolve(local).name if entry or local.model else ""
-        except ModelMissing:
+        except (ModelMissing, ModelError):  # clients are told which
             model, missing = entry.name if entry else local.model, True
     named = f" ({model})" if model else ""
     provider = daemon.provider
@@ -104,7 +104,9 @@ def _announce(daemon: Daemon, local: Config | None, listeners: list[Listener], e
         print("  [::] is every address of IPv6 alone; 0.0.0.0 is every one of IPv4")
     if missing:
         print(f"The model {model} is not here; fetch it with: {_myself()} models pull {model}")
-    print(f"Try it: {_myself()} transcribe --url {urls[-1]}{JsonEvents.path}", flush=True)
+    if urls:
+        print(f"Try it: {_myself()} transcribe --url {urls[-1]}{JsonEvents.path}")
+    sys.stdout.flush()
 
 
 def _myself() -> str:

@@ -14,10 +14,14 @@ import trio
 
 from sttd.http.messages import Body, Refused, Request, Response
 from sttd.metrics import LIMITS_HIT
-from sttd.wires.tcp import has_unread, linger
+from sttd.wires.tcp import has_unread, linger, peer_has_closed
 
 if TYPE_CHECKING:
     from sttd.config.config import LimitsConfig
+
+
+PIECE_BYTES = 1 << 16
+LOOK_S = 1.0
 
 
 class Exchange:
@@ -74,6 +78,7 @@ class Exchange:
     async def _receive_body(self) -> bytes:
         if self._http.they_are_waiting_for_100_continue:
             await self._send(h11.InformationalResponse(status_code=100, headers=[]))
+        await trio.lowlevel.checkpoint()  # much may be here already, in pieces of a byte
         event = await self._next_event()
         return bytes(event.data) if isinstance(event, h11.Data) else b""
 
@@ -91,10 +96,11 @@ class Exchange:
             raise Refused(status, "head", f"{status.phrase}: {error}") from error
 
     async def _left(self) -> None:
-        """See Request. A client that sends its next request already has not left."""
+        """See Request. A client may send something before it leaves: its next request, or the end of TLS."""
         with suppress(OSError):
             if await self._socket.socket.recv(1, trio.socket.MSG_PEEK):
-                await trio.sleep_forever()
+                while not peer_has_closed(self._socket):  # noqa: ASYNC110 - the kernel has no event for it
+                    await trio.sleep(LOOK_S)
 
     async def answer(self, response: Response, *, last: bool = False) -> bool:
         """Send an answer, perhaps the last one. Returns whether the connection is open for another request.
@@ -112,8 +118,13 @@ class Exchange:
         head = h11.Response(status_code=int(response.status), reason=response.status.phrase, headers=headers)
         if self._is_head:
             await self._send(head, h11.EndOfMessage())
-        elif whole is not None:
+        elif whole is not None and len(whole) <= PIECE_BYTES:
             await self._send(head, h11.Data(data=whole), h11.EndOfMessage())
+        elif whole is not None:  # each piece has a timeout of its own
+            await self._send(head)
+            for start in range(0, len(whole), PIECE_BYTES):
+                await self._send(h11.Data(data=whole[start : start + PIECE_BYTES]))
+            await self._send(h11.EndOfMessage())
         else:
             await self._send(head)
             assert not isinstance(response.body, str | bytes)

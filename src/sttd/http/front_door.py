@@ -184,7 +184,7 @@ class FrontDoor:
                 response = await _response(route, request)
             except Refused as refused:
                 if route.told is not None:
-                    refused.response = route.told(refused)
+                    refused.response = route.told(refused, request)
                 raise
             return await exchange.answer(response, last=self._draining)
 

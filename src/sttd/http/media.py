@@ -11,14 +11,16 @@ from typing import IO, TYPE_CHECKING
 
 import trio
 
-from sttd.audio.decode import MISSING
+from sttd.audio.decode import MISSING, UNUSABLE
 from sttd.http.messages import Refused
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 PIECE_BYTES = 1 << 16
-DECODE = (sys.executable, "-m", "sttd.audio.decode")
+DECODE = (sys.executable, "-P", "-m", "sttd.audio.decode")
+STANDSTILL_S = 60.0
+"""Timeout for the next samples; the time in which nobody takes them does not count."""
 
 
 class Decoder:
@@ -36,7 +38,7 @@ class Decoder:
 
         Raises Refused if the file cannot be used.
         """
-        while data := await self._output.receive_some(PIECE_BYTES):
+        while data := await self._read():
             data = self._half + data
             whole = len(data) - len(data) % 2
             self._half = bytes(data[whole:])
@@ -45,9 +47,16 @@ class Decoder:
         code = await self._process.wait()
         if code == 0:
             return b""
-        said = bytes(await self._errors.receive_some(1000)).decode(errors="replace") if code > 0 else ""
+        told = code in (UNUSABLE, MISSING)
+        said = bytes(await self._errors.receive_some(1000)).decode(errors="replace") if told else ""
         status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE if code == MISSING else HTTPStatus.BAD_REQUEST
         raise Refused(status, "media", f"{said or 'The file cannot be decoded within the limits of memory and time'}.")
+
+    async def _read(self) -> bytes | bytearray:
+        with trio.move_on_after(STANDSTILL_S):
+            return await self._output.receive_some(PIECE_BYTES)
+        self._process.kill()
+        return b""
 
     async def aclose(self) -> None:
         """End the process."""

@@ -24,8 +24,8 @@ logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # what peers s
 MAX_PARTS, MAX_FIELDS_BYTES = 64, 256 << 10
 SPOOL_BYTES = 256 << 10
 """What is gathered for one write to the disk."""
-PIECE_S = 30.0
-"""Timeout for the next bytes of an upload."""
+PIECE_S, MIN_BYTES_PER_S = 30.0, 8192
+"""An upload has so many seconds, and one more for each so many bytes."""
 
 
 @dataclass
@@ -142,7 +142,8 @@ async def read_form(request: Request, resources: ExitStack) -> Form:
     try:
         callbacks: Any = {name: getattr(parts, name) for name in names}
         parser = MultipartParser(options[b"boundary"], callbacks)
-        while data := await _next_piece(request):
+        pace = _Pace(request)
+        while data := await pace.next_piece():
             parser.write(data)
             if parts.spool is not None:
                 await parts.spool.write()
@@ -160,18 +161,29 @@ async def read_form(request: Request, resources: ExitStack) -> Form:
 async def read_file(request: Request, resources: ExitStack) -> IO[bytes]:
     """Read the body of a request as a file, which `resources` closes. Raises Refused if that fails."""
     spool = Spool(resources)
-    while data := await _next_piece(request):
+    pace = _Pace(request)
+    while data := await pace.next_piece():
         spool.add(data)
         await spool.write()
     await spool.write(last=True)
     return spool.file
 
 
-async def _next_piece(request: Request) -> bytes:
-    """Return the next bytes of the body; none at the end. Raises Refused if they do not come in time."""
-    with trio.move_on_after(PIECE_S):
-        return await request.body.next_piece()
-    raise Refused(HTTPStatus.REQUEST_TIMEOUT, "deadline", f"Nothing of the body came for {PIECE_S:g} s.")
+class _Pace:
+    """Reads a body that has to come at a minimum rate, so that nobody holds a place by sending hardly anything."""
+
+    def __init__(self, request: Request) -> None:
+        self._body = request.body
+        self._deadline = trio.current_time() + PIECE_S
+
+    async def next_piece(self) -> bytes:
+        """Return the next bytes; none at the end. Raises Refused if they do not come in time."""
+        with trio.move_on_at(self._deadline):
+            data = await self._body.next_piece()
+            self._deadline += len(data) / MIN_BYTES_PER_S
+            return data
+        message = f"The upload is too slow: less than {MIN_BYTES_PER_S} bytes a second after {PIECE_S:g} s."
+        raise Refused(HTTPStatus.REQUEST_TIMEOUT, "deadline", message)
 
 
 def _bad(message: str) -> Refused:

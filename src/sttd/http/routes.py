@@ -37,7 +37,7 @@ class Route:
     """Bytes."""
     deadline_s: float = 10.0
     """From the end of the head to the answer: the body has to come in that time, and the handler has to return."""
-    told: Callable[[Refused], Response] | None = None
+    told: Callable[[Refused, Request], Response] | None = None
     """The form of a refusal; None: plain text."""
 
 

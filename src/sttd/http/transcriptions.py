@@ -39,9 +39,10 @@ STATUS = {
     Problem.MODEL: HTTPStatus.SERVICE_UNAVAILABLE,
     Problem.STALLED: HTTPStatus.SERVICE_UNAVAILABLE,
     Problem.PROVIDER: HTTPStatus.BAD_GATEWAY,
-    Problem.QUOTA: HTTPStatus.TOO_MANY_REQUESTS,
+    Problem.QUOTA: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
 }
 """The status of an answer by what failed in the session; of what is not here: 500."""
+PATHS = ("/v1/audio/transcriptions", "/v1/audio/translations", "/v1/models", "/v1/models/", "/stt")
 PREFLIGHT = {
     "Access-Control-Allow-Methods": "POST, GET",
     "Access-Control-Allow-Headers": "Authorization, Content-Type, *",
@@ -73,10 +74,10 @@ class Transcriptions:
         """Return the routes."""
         session = partial(Route, need=Need.SESSION, deadline_s=float("inf"))
         openai_session = partial(session, told=_told)
-        uploads = ("/v1/audio/transcriptions", self._transcribe), ("/v1/audio/translations", self._translate)
+        uploads = zip(PATHS, (self._transcribe, self._translate), strict=False)
         return (
             *(openai_session("POST", path, handler) for path, handler in uploads),
-            *(Route("OPTIONS", path, self._preflight, Need.PAGE) for path, _handler in uploads),
+            *(Route("OPTIONS", path, self._preflight, Need.PAGE) for path in PATHS),
             Route("GET", "/v1/models", self._models, Need.TOKEN, told=_told),
             Route("GET", "/v1/models/", self._model, Need.TOKEN, told=_told),
             session("POST", "/stt", self._ovos),
@@ -129,7 +130,7 @@ class Transcriptions:
         job = partial(_Job, self._serve_recording, form.file, wanted.options, request.peer, limits)
         headers = _for_page(request)
         if wanted.stream:
-            return Response(HTTPStatus.OK, partial(_stream, job()), headers, "text/event-stream")
+            return Response(HTTPStatus.OK, partial(_stream, request, job()), headers, "text/event-stream")
         done = job()
         await request.unless_left(done.run)
         language = wanted.options.get("language", "") or (self._only_language() if not translate else "en")
@@ -194,7 +195,7 @@ class _Job:
         if "code" in message:
             problem = Problem(message["code"])
             status = STATUS.get(problem, HTTPStatus.INTERNAL_SERVER_ERROR)
-            retry = {"Retry-After": "5"} if status in (429, 503) else None
+            retry = {"Retry-After": "5"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
             self._failed = self._failed or Refused(status, problem.value, message["message"], retry)
             return
         self.found.append(Utterance.read(message))
@@ -212,7 +213,7 @@ class _Job:
             raise Refused.busy("stopping", "sttd is stopping; try again.")
 
 
-async def _stream(job: _Job, send: Send) -> None:
+async def _stream(request: Request, job: _Job, send: Send) -> None:
     """Send the text as it is found, as server-sent events."""
 
     async def say(utterance: Utterance) -> None:
@@ -220,7 +221,7 @@ async def _stream(job: _Job, send: Send) -> None:
         await send(openai.event({"type": "transcript.text.delta", "delta": before + utterance.text}))
 
     try:
-        await job.run(say)
+        await request.unless_left(partial(job.run, say))
     except Refused as refused:
         await send(openai.event(openai.error(str(refused), refused.status, refused.reason)))
         return
@@ -259,11 +260,12 @@ def _bad(param: str, message: str) -> Refused:
     return refused
 
 
-def _told(refused: Refused) -> Response:
-    """Return a refusal in OpenAI's form."""
+def _told(refused: Refused, request: Request) -> Response:
+    """Return a refusal in OpenAI's form; readable for a web page, unless it is the page that is refused."""
     body = openai.error(str(refused), refused.status, None if refused.param else refused.reason, refused.param)
     told = Response.json(refused.status, body)
-    return replace(told, headers=refused.response.headers)
+    page = {} if refused.reason in ("origin", "host") else _for_page(request)
+    return replace(told, headers={**refused.response.headers, **page})
 
 
 def _for_page(request: Request) -> dict[str, str]:

@@ -23,7 +23,7 @@ class Recording(Protocol):
     title: ClassVar[str] = "recordings"
     path: ClassVar[str] = ""  # it is not spoken over WebSockets
     defaults: ClassVar[Mapping[str, object]] = MappingProxyType(
-        {"partials": False, "min_silence_ms": 1000, "max_utterance_ms": 19000}
+        {"partials": False, "min_silence_ms": 1000, "max_utterance_ms": 19000, "arrival_pause_ms": 0}
     )
     """Nobody waits for the end of an utterance, so utterances are longer than those of live speech: the more a model
     hears at once, the better. Beyond 20 s Whisper may pass over words behind a pause."""

@@ -138,7 +138,7 @@ class StreamingProvider(LocalProvider[StreamingEngine]):
     def __init__(self, config: Config, engine_class: type[StreamingEngine]) -> None:
         super().__init__(config, engine_class)
         self._limiter = trio.CapacityLimiter(1)
-        self._behind = trio.CapacityLimiter(1)  # calls of sessions that are not live
+        self._behind = trio.CapacityLimiter(1)  # open utterances of sessions that are not live
         self._decoders = trio.Semaphore(0)
         self._spare_wanted = trio.Event()
 

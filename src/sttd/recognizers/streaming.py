@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from sttd.engines.base import Decoder, StreamingEngine, Transcript
     from sttd.recognizers.base import Emit
 
-T = TypeVar("T")
 SURE = 0.8
 """Minimum confidence of the voice gate for events before the end of an utterance."""
 PATIENCE_S = 5.0
@@ -44,7 +43,8 @@ class StreamingRecognizer(Recognizer):
     ) -> None:
         """`decoders` limits the decoders in use; `borrowed` is called after a decoder was borrowed.
 
-        `behind` limits the calls of all sessions that are not live, so that the others find a thread.
+        `behind` limits the open utterances of all sessions that are not live, so that the others find a thread and a
+        decoder.
         """
         self._engine = engine
         self._options = options
@@ -53,6 +53,7 @@ class StreamingRecognizer(Recognizer):
         self._decoders = decoders
         self._borrowed = borrowed
         self._behind = behind
+        self._waited = False
         self._at = self._heard_s = 0.0
         self._holding = False
         self._decoder: Decoder | None = None
@@ -61,6 +62,9 @@ class StreamingRecognizer(Recognizer):
     async def start(self, at: float) -> None:
         """See Recognizer. With the gate off an utterance may last as long as the session, so it is not limited."""
         self._at, self._heard_s = at, 0.0
+        if self._behind is not None:
+            await self._behind.acquire_on_behalf_of(self)
+            self._waited = True
         if self._options.gate:
             # A decoder may stay in use for long. Needing more memory than planned is better than losing speech.
             with trio.move_on_after(PATIENCE_S):
@@ -72,15 +76,9 @@ class StreamingRecognizer(Recognizer):
         many come together."""
         fresh = self._decoder is None
         call = partial(self._engine.calls.timed, sum(map(seconds, pieces)), partial(self._accept, pieces, confidence))
-        await self._run(call)
+        await trio.to_thread.run_sync(call, limiter=self._limiter)
         if fresh:
             self._borrowed()
-
-    async def _run(self, call: Callable[[], T]) -> T:
-        if self._behind is None:
-            return await trio.to_thread.run_sync(call, limiter=self._limiter)
-        async with self._behind:
-            return await trio.to_thread.run_sync(call, limiter=self._limiter)
 
     def _accept(self, pieces: Sequence[bytes], confidence: float) -> None:
         if self._decoder is None:
@@ -108,7 +106,7 @@ class StreamingRecognizer(Recognizer):
                 self._emit(final)
         if self._decoder is not None:
             call = partial(self._engine.calls.timed, 0.0, partial(self._decoder.finish, confidence))
-            found: Transcript = await self._run(call)
+            found: Transcript = await trio.to_thread.run_sync(call, limiter=self._limiter)
             if found.text:
                 self._emit(final_at(self._at, found, self._at + self._heard_s))
         self.close()
@@ -122,3 +120,6 @@ class StreamingRecognizer(Recognizer):
         if self._holding:
             self._holding = False
             self._decoders.release()
+        if self._waited and self._behind is not None:
+            self._waited = False
+            self._behind.release_on_behalf_of(self)

@@ -68,7 +68,10 @@ class Session:
             self._refused = error
         buffer_s = config.limits.buffer_s
         self._commands: SecondsQueue[Command] = SecondsQueue(
-            buffer_s, min_weight=MIN_WEIGHT_S, capacity_bytes=buffer_s * BYTES_PER_S, shared=ahead
+            buffer_s,
+            min_weight=MIN_WEIGHT_S,
+            capacity_bytes=buffer_s * BYTES_PER_S,
+            shared=ahead if protocol.live else None,
         )
         self._work: SecondsQueue[Work] = SecondsQueue(buffer_s, batch=MIN_BATCH_S, min_weight=MIN_WEIGHT_S)
         self._outbox = Outbox()
@@ -220,7 +223,11 @@ class Session:
         self._ending = True
         await self._commands.put(EndOfStream(), weight=0)
         if not await self._model_in_time():
-            self._close_outbox()
+            if self._reader.received_s and self._drain_s == math.inf:  # what was said is lost, and that is told
+                message = "The model is still loading; try again."
+                self._end(Ending.MODEL_FAILED, message, Failed(message, Problem.MODEL, fatal=True))
+            else:
+                self._close_outbox()
             return
         self._ended_at = trio.current_time()
         while not self._stalled():

@@ -11,6 +11,9 @@ from array import array
 import trio
 
 LINGER_S = 1.0
+KEEPALIVES = 4
+CLOSED, CLOSE_WAIT = b"\x07", b"\x08"
+"""States of a connection, of <netinet/tcp.h>."""
 
 
 def watch_peer(stream: trio.SocketStream, ping_s: float) -> None:
@@ -20,6 +23,11 @@ def watch_peer(stream: trio.SocketStream, ping_s: float) -> None:
     """
     if stream.socket.family != trio.socket.AF_UNIX:
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(ping_s * 1000))
+        # For wires without pings.
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, round(ping_s)))
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, round(ping_s / KEEPALIVES)))
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVES)
 
 
 def is_gone(error: BaseException) -> bool:
@@ -38,6 +46,14 @@ def has_unread(stream: trio.SocketStream) -> bool:
     except OSError:
         return False
     return waiting[0] > 0
+
+
+def peer_has_closed(stream: trio.SocketStream) -> bool:
+    """Whether the peer has closed its side, even if something of it was not read yet."""
+    if stream.socket.family == trio.socket.AF_UNIX:
+        return False
+    info = stream.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+    return bytes(info)[:1] in (CLOSE_WAIT, CLOSED)
 
 
 async def linger(stream: trio.SocketStream) -> None:

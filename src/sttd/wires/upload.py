@@ -46,7 +46,7 @@ class UploadChannel(Channel):
         self._receiving = trio.CancelScope()
 
     async def receive(self) -> Received | None:
-        """See Channel. The end is that of the recording, or a failure to read it."""
+        """See Channel. The end is that of the recording. A failure to read it ends the session at once."""
         piece = b""
         with trio.CancelScope() as self._receiving:
             if self._stopped.is_set():
@@ -55,12 +55,13 @@ class UploadChannel(Channel):
                 piece = await self._next_piece()
             except Exception as error:  # for whoever has sent it
                 self.failure = error
-        if not piece:
+        if not piece and self.failure is None:
             return None
         self.heard_s += seconds(piece)
         if self.heard_s > self._max_s:
             self.failure = TooLong(f"the recording is longer than {self._max_s:g} s (limits.upload_s)")
-            return None
+        if self.failure is not None:
+            raise Disconnected  # what is found in the rest would be thrown away
         return Received(piece)
 
     def stop(self) -> None:

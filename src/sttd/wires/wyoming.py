@@ -120,7 +120,7 @@ def _length(head: Mapping[str, Any], key: str, most: int) -> int:
 
 def encode_event(name: str, data: Mapping[str, Any]) -> bytes:
     """Return the bytes of an event without payload."""
-    encoded = json.dumps(data, ensure_ascii=False).encode()
+    encoded = json.dumps(data, ensure_ascii=False).encode(errors="replace")  # half a surrogate pair of the peer's
     head = {"type": name, "version": VERSION, "data_length": len(encoded)}
     return json.dumps(head, ensure_ascii=False).encode() + b"\n" + encoded
 
@@ -145,12 +145,12 @@ class WyomingConnection:
 
         Raises Malformed, and trio.BrokenResourceError if the peer has vanished.
         """
+        await trio.lowlevel.checkpoint()
         while (event := self._reader.next_event()) is None:
             data = await self._stream.receive_some()
             if not data:
                 return None
             self._reader.feed(data)
-        await trio.lowlevel.checkpoint()
         return event
 
     async def send(self, name: str, data: Mapping[str, Any]) -> None:
@@ -184,6 +184,8 @@ class WyomingChannel(Channel):
         self.peer = connection.peer
         self.stopped_by_client = False
         """Whether the `audio-stop` has come."""
+        self.malformed: Malformed | None = None
+        """What has come instead of an event."""
         self.gone = False
         """Whether the connection has ended."""
         self._connection = connection
@@ -209,8 +211,12 @@ class WyomingChannel(Channel):
             with trio.CancelScope() as self._receiving:
                 try:
                     event = await self._connection.receive()
-                except (trio.BrokenResourceError, Malformed):
+                except trio.BrokenResourceError:
                     raise self._disconnected() from None
+                except Malformed as error:
+                    self.malformed = error
+            if self.malformed is not None:
+                return None
             if self._receiving.cancelled_caught:
                 return None
             if event is None:
