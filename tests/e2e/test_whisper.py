@@ -56,6 +56,7 @@ def test_word_error_rate_on_the_package_recording(whisper: Daemon, direct: Any, 
     assert ours <= theirs + 0.03
 
 
+@pytest.mark.reliability
 @pytest.mark.timeout(400)
 def test_word_error_rate_on_shared_recordings(whisper: Daemon, direct: Any) -> None:
     clips = shared_clips("en/")
