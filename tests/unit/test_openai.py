@@ -18,6 +18,7 @@ from sttd.protocols.recording import Utterance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 names = st.text("abc[]", min_size=1, max_size=5).filter(lambda name: name != "file")
 fields = st.lists(st.tuples(names, st.text(max_size=30)), max_size=5)
@@ -135,3 +136,10 @@ def test_an_utterance_without_a_known_end_has_one() -> None:
     assert Utterance.read({"text": "a", "start": 2.0, "end": 0.0, "words": []}) == Utterance("a", 2.0, 3.0, [])
     words = [word("a", 1.0, 1.5)]
     assert Utterance.read({"text": "a", "start": 0.0, "end": 9.0, "words": words}) == Utterance("a", 1.0, 1.5, words)
+
+
+async def test_an_upload_that_cannot_be_stored_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CACHE_DIRECTORY", str(tmp_path / "missing"))
+    with pytest.raises(Refused, match="cannot be stored: No such file") as caught:
+        await read(form([part("file", b"1") + b"--XX--\r\n"]))
+    assert caught.value.status == 503

@@ -45,9 +45,12 @@ class Spool:
     """A file without a name for an upload. Writes are gathered, and made in a thread."""
 
     def __init__(self, resources: ExitStack) -> None:
-        """`resources` closes the file."""
+        """`resources` closes the file. Raises Refused if there is no place for it."""
         folder = os.environ.get("CACHE_DIRECTORY", "").split(":")[0] or None  # set by systemd from CacheDirectory=
-        self.file: IO[bytes] = resources.enter_context(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115
+        try:
+            self.file: IO[bytes] = resources.enter_context(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115
+        except OSError as error:
+            raise _not_stored(error) from None
         self._waiting = bytearray()
 
     def add(self, data: bytes) -> None:
@@ -65,7 +68,7 @@ class Spool:
                 self.file.flush()
                 self.file.seek(0)
         except OSError as error:
-            raise Refused.busy("spool", f"The upload cannot be stored: {error.strerror}.") from None
+            raise _not_stored(error) from None
 
 
 class _Parts:
@@ -88,7 +91,6 @@ class _Parts:
         if self._parts > MAX_PARTS:
             raise _bad(f"The form has more than {MAX_PARTS} parts.")
         self._disposition = b""
-        self._name, self._value = bytearray(), bytearray()
 
     def on_header_begin(self) -> None:
         self._name = bytearray()
@@ -184,6 +186,10 @@ class _Pace:
             return data
         message = f"The upload is too slow: less than {MIN_BYTES_PER_S} bytes a second after {PIECE_S:g} s."
         raise Refused(HTTPStatus.REQUEST_TIMEOUT, "deadline", message)
+
+
+def _not_stored(error: OSError) -> Refused:
+    return Refused.busy("spool", f"The upload cannot be stored: {error.strerror}.")
 
 
 def _bad(message: str) -> Refused:

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import trio
+
 if TYPE_CHECKING:
     from sttd.events import Ending
 
@@ -69,3 +71,21 @@ class Channel(ABC):
     @abstractmethod
     def outcome(self) -> Outcome:
         """How the connection, which is over, has ended."""
+
+
+class StoppableChannel(Channel):
+    """A channel whose `receive` waits in the scope `_receiving`, and looks at `_stopped` first."""
+
+    def __init__(self) -> None:
+        self._stopped = trio.Event()
+        self._receiving = trio.CancelScope()
+
+    def stop(self) -> None:
+        """See Channel."""
+        self._stopped.set()
+        self._receiving.cancel()
+
+    async def pause(self, until: float) -> None:
+        """See Channel. The end of the connection is noticed when receiving goes on."""
+        with trio.move_on_at(until):
+            await self._stopped.wait()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from sttd.audio.format import seconds
-from sttd.wires.base import Channel, Disconnected, Outcome, Received
+from sttd.wires.base import Disconnected, Outcome, Received, StoppableChannel
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -19,7 +19,7 @@ class TooLong(Exception):
     """The recording has more audio than is allowed."""
 
 
-class UploadChannel(Channel):
+class UploadChannel(StoppableChannel):
     """`receive` reads the recording, and `send` hands each message over, once somebody takes it."""
 
     receiving_message = False
@@ -32,6 +32,7 @@ class UploadChannel(Channel):
         max_s: float,
     ) -> None:
         """`next_piece` returns the next samples (PCM, 16-bit, 16 kHz, mono), and none at the end."""
+        super().__init__()
         self.peer = peer
         self.heard_s = 0.0
         """Seconds of audio that were read."""
@@ -42,8 +43,6 @@ class UploadChannel(Channel):
         self._next_piece = next_piece
         self._messages = messages
         self._max_s = max_s
-        self._stopped = trio.Event()
-        self._receiving = trio.CancelScope()
 
     async def receive(self) -> Received | None:
         """See Channel. The end is that of the recording. A failure to read it ends the session at once."""
@@ -63,16 +62,6 @@ class UploadChannel(Channel):
         if self.failure is not None:
             raise Disconnected  # what is found in the rest would be thrown away
         return Received(piece)
-
-    def stop(self) -> None:
-        """See Channel."""
-        self._stopped.set()
-        self._receiving.cancel()
-
-    async def pause(self, until: float) -> None:
-        """See Channel."""
-        with trio.move_on_at(until):
-            await self._stopped.wait()
 
     async def send(self, message: str | bytes) -> None:
         """See Channel."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from sttd.metrics import LIMITS_HIT
-from sttd.wires.base import Channel, Disconnected, Outcome, Received
+from sttd.wires.base import Disconnected, Outcome, Received, StoppableChannel
 from sttd.wires.tcp import linger
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class WyomingConnection:
         await linger(self._stream)
 
 
-class WyomingChannel(Channel):
+class WyomingChannel(StoppableChannel):
     """The audio of one utterance, up to its `audio-stop`, and the events that answer it.
 
     A message is a text that is the JSON of an event without payload, or the audio of an `audio-chunk`. An `audio-chunk`
@@ -181,6 +181,7 @@ class WyomingChannel(Channel):
         other: Callable[[WyomingEvent], Awaitable[None]],
     ) -> None:
         """`first` is the event that begins the utterance; `other` is called with events that do not belong to it."""
+        super().__init__()
         self.peer = connection.peer
         self.stopped_by_client = False
         """Whether the `audio-stop` has come."""
@@ -192,8 +193,6 @@ class WyomingChannel(Channel):
         self._other = other
         self._format = audio_format(first)
         self._ready: deque[str | bytes] = deque([first.payload] if first.payload else [])
-        self._stopped = trio.Event()
-        self._receiving = trio.CancelScope()
         self._outcome = Outcome("disconnected")
 
     @property
@@ -241,16 +240,6 @@ class WyomingChannel(Channel):
             self._ready.append(json.dumps({"type": "audio-start", "data": found}))
         if event.payload:
             self._ready.append(event.payload)
-
-    def stop(self) -> None:
-        """See Channel."""
-        self._stopped.set()
-        self._receiving.cancel()
-
-    async def pause(self, until: float) -> None:
-        """See Channel. The end of the connection is noticed when receiving goes on."""
-        with trio.move_on_at(until):
-            await self._stopped.wait()
 
     async def send(self, message: str | bytes) -> None:
         """See Channel."""
