@@ -68,6 +68,7 @@ install:
 	$(PREFIX)/bin/pip install $(PIP_FLAGS) --no-deps .
 	install -d -m 755 /etc/sttd $(PREFIX)/models $(PREFIX)/share/doc
 	install -m 644 docs/*.md README.md SECURITY.md $(PREFIX)/share/doc
+	install -D -m 644 docs/protocols/*.md -t $(PREFIX)/share/doc/protocols
 	test -e /etc/sttd/sttd.toml || install -m 644 systemd/sttd.toml /etc/sttd/sttd.toml
 	umask 022 && STTD_MODELS__DIR=$(PREFIX)/models $(PREFIX)/bin/sttd models pull $(MODEL)
 	install -m 644 systemd/sttd.service systemd/sttd.socket /etc/systemd/system/

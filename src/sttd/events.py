@@ -83,6 +83,8 @@ class Final:
     start: float = 0.0
     end: float = 0.0
     """The utterance's begin and end in seconds since the stream began. `end` is 0 if it is not known."""
+    language: str = ""
+    """The code of the language that was recognized; empty if it is not known."""
     late: bool = False
     """Whether the MessageDone events of this utterance's messages may come before this final."""
 

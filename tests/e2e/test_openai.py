@@ -69,16 +69,17 @@ def text(daemon: Daemon, file: bytes, **fields: Any) -> str:
 
 # What a recording says
 
-LONG = {"min_silence_ms": 1000, "max_utterance_ms": 19000}
+LONG = {"min_silence_ms": 1000, "max_utterance_ms": 28000}
 """The session options of recordings, which differ from those of live speech."""
 
 
 @pytest.mark.parametrize("provider", ["whisper", "vosk"])
 def test_the_text_is_that_of_a_live_session(
-    provider: str, request: pytest.FixtureRequest, two_cities: Clip, korean: list[Clip]
+    provider: str, request: pytest.FixtureRequest, beckett: Clip, korean: list[Clip]
 ) -> None:
+    """Whisper hears longer utterances with more care if nobody waits: tests/reliability/test_recordings.py."""
     daemon: Daemon = request.getfixturevalue(provider)
-    clip = two_cities if provider == "whisper" else korean[0]
+    clip = beckett if provider == "whisper" else korean[0]
     with daemon.json(**LONG) as client:
         wanted = " ".join(finals(json_events(client, at_16k_mono(clip))))
     assert wanted
@@ -120,7 +121,7 @@ def test_a_stream_of_events(whisper: Daemon, two_cities: Clip) -> None:
     deltas = [event.delta for event in events if event.type == "transcript.text.delta"]
     done = events[-1]
     assert done.type == "transcript.text.done"
-    assert len(deltas) > 2
+    assert len(deltas) >= 2
     assert "".join(deltas) == done.text
     with pytest.raises(openai.APIError, match="not an audio file"):
         list(sdk(whisper).audio.transcriptions.create(file=("a", b"no audio"), model="whisper-1", stream=True))

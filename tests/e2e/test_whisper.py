@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import httpx2
 import jiwer
 import pytest
 
@@ -118,6 +119,20 @@ def test_word_times_do_not_change_the_text(whisper: Daemon, two_cities: Clip) ->
     assert texts[0] == texts[1]
 
 
+def test_words_behind_a_pause_in_a_long_utterance_are_heard(whisper: Daemon) -> None:
+    """Without timestamps the model stopped at a pause, and passed over the rest of its window."""
+    clips = {clip.name: clip for clip in shared_clips("en/")}
+    if not clips:
+        pytest.skip("../shared/speech is missing")
+    names = ("vosk-digits-16k", "vosk-digits-8k", "riva-en-sample", "cheetah-en")
+    pcm = b"".join(at_16k_mono(clips[name]) + bytes(9600) for name in names)
+    with whisper.json(min_silence_ms=3000) as client:
+        texts = finals(json_events(client, pcm))
+    assert len(texts) == 1
+    assert "natural language processing" in texts[0].lower()
+    assert "platforms" in texts[0].lower()
+
+
 def test_multilingual_model_detects_or_is_told_the_language(multilingual_models: Path) -> None:
     from tests.support import running_daemon
 
@@ -130,3 +145,10 @@ def test_multilingual_model_detects_or_is_told_the_language(multilingual_models:
             with daemon.json(sample_rate=clip.rate, **query) as client:
                 text = " ".join(finals(json_events(client, clip.pcm)))
             assert jiwer.wer(normalized(clip.transcript), normalized(text)) < 0.5, text
+        answer = httpx2.post(
+            f"http://{daemon.address}/v1/audio/transcriptions",
+            files={"file": clip.path.read_bytes()},
+            data={"response_format": "verbose_json"},
+            timeout=60,
+        )
+        assert answer.json()["language"] == "de", "detected"

@@ -56,6 +56,7 @@ class Measure(BatchEngine):
         options: SessionOptions,
         *,
         final: bool = True,
+        live: bool = True,
         context: str = "",
         confidence: float = 1.0,
     ) -> Transcript:

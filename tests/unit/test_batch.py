@@ -46,6 +46,7 @@ class Measuring(BatchEngine):
         options: SessionOptions,
         *,
         final: bool = True,
+        live: bool = True,
         context: str = "",
         confidence: float = 1.0,
     ) -> Transcript:

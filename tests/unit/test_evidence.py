@@ -66,6 +66,13 @@ def test_a_loop_has_more_words_than_the_audio_has_bursts_or_time() -> None:
     assert not loops(SimpleNamespace(text=" nine" * 20, compression_ratio=1.5), spoken(1))
 
 
+def test_nobody_says_the_same_fifty_times_as_dogs_bark() -> None:
+    """The text's probability is near one, so no other figure tells the two apart."""
+    audio = spoken(81, 0.25, 0.11)  # half a minute
+    assert words_spoken(segment("What's up, " * 56, compression_ratio=26.0, avg_logprob=-0.05), audio, 0.93) == 0
+    assert words_spoken(segment("nine " * 40, compression_ratio=9.0), spoken(40), 0.99) == 40
+
+
 def segment(text: str, **figures: float) -> Any:
     return SimpleNamespace(
         **({"text": text, "compression_ratio": 1.0, "no_speech_prob": 0.1, "avg_logprob": -0.3} | figures)

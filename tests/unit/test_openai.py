@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sttd.http.messages import Body, Refused, Request
 from sttd.http.multipart import Form, read_form
 from sttd.protocols import openai
-from sttd.protocols.recording import Utterance
+from sttd.protocols.recording import Utterance, language_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -133,9 +133,16 @@ def test_a_detailed_answer_has_all_that_clients_require() -> None:
 
 
 def test_an_utterance_without_a_known_end_has_one() -> None:
-    assert Utterance.read({"text": "a", "start": 2.0, "end": 0.0, "words": []}) == Utterance("a", 2.0, 3.0, [])
+    message = {"text": "a", "start": 2.0, "end": 0.0, "words": [], "language": "de"}
+    assert Utterance.read(message) == Utterance("a", 2.0, 3.0, [], "de")
     words = [word("a", 1.0, 1.5)]
-    assert Utterance.read({"text": "a", "start": 0.0, "end": 9.0, "words": words}) == Utterance("a", 1.0, 1.5, words)
+    assert Utterance.read(message | {"end": 9.0, "words": words}) == Utterance("a", 1.0, 1.5, words, "de")
+
+
+def test_the_language_of_a_recording_is_that_of_most_of_its_time() -> None:
+    found = [Utterance("a", 0, 1, [], "en"), Utterance("b", 2, 4, [], "de"), Utterance("c", 5, 5.5, [], "en")]
+    assert language_of(found) == "de"
+    assert language_of([]) == ""
 
 
 async def test_an_upload_that_cannot_be_stored_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ class Transcript:
     words: tuple[Word, ...] = ()
     tentative: bool = False
     """Whether the text is too doubtful to be shown as a partial."""
+    language: str = ""
+    """The code of the language that the audio was recognized in; empty if the engine does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,11 +207,13 @@ class BatchEngine(Engine):
         options: SessionOptions,
         *,
         final: bool = True,
+        live: bool = True,
         context: str = "",
         confidence: float = 1.0,
     ) -> Transcript:
         """Return the text of an utterance (PCM, 16-bit, 16 kHz, mono). If not `final`, a rough hypothesis is enough.
 
+        If not `live`, nobody waits for the text: the engine may take longer to miss fewer words.
         `context` is the text just before the utterance. `confidence` (0 to 1) is the voice gate's confidence that the
         audio is speech: the lower it is, the better the evidence for a text must be.
         """

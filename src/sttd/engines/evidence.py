@@ -110,7 +110,7 @@ def borne_out(text: str, audio: NDArray[np.float32]) -> bool:
     """Return whether a text's repetitions can have been spoken: there is time, and the audio has enough bursts."""
     words = bare(text)
     times = repetitions(words)
-    if times < 2 or len(words) * FASTEST_S > len(audio) / RATE:
+    if not 2 <= times <= MAX_HEARD or len(words) * FASTEST_S > len(audio) / RATE:
         return False
     return bursts(audio) >= MIN_HEARD_SHARE * times
 

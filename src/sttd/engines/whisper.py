@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 UNSURE = -0.45
 """Mean log probability under which audio is decoded again, in the whole window instead of a short one."""
 
+TIMED_S, TIMED_IF_NOT_LIVE_S = 20.0, 6.0
+"""Longer audio is decoded with timestamps. Without them the model may stop at a pause and pass over all words behind
+it; with them the decoding goes on from there, but takes twice as long (bench/uploads.py)."""
+
 MARGIN_S = 3.0
 MIN_WINDOW_S, MIN_WINDOW_OF_TINY_S, TINY = 15.0, 12.0, 384
 """In shorter windows a model repeats itself. `tiny`, which has an encoder of width TINY, works in shorter windows than
@@ -105,6 +109,7 @@ class FasterWhisperEngine(BatchEngine):
         options: SessionOptions,
         *,
         final: bool = True,
+        live: bool = True,
         context: str = "",
         confidence: float = 1.0,
     ) -> Transcript:
@@ -115,8 +120,16 @@ class FasterWhisperEngine(BatchEngine):
         words = options.words and final
         task = "translate" if options.translate else "transcribe"
         context = context or options.prompt
+        timed_s = TIMED_S if live else TIMED_IF_NOT_LIVE_S
         return self._decode(
-            pcm, language=language, task=task, words=words, final=final, context=context, confidence=confidence
+            pcm,
+            language=language,
+            task=task,
+            words=words,
+            final=final,
+            timed=final and seconds(pcm) > timed_s,
+            context=context,
+            confidence=confidence,
         )
 
     def _decode(
@@ -127,6 +140,7 @@ class FasterWhisperEngine(BatchEngine):
         task: str = "transcribe",
         words: bool,
         final: bool,
+        timed: bool = False,
         context: str = "",
         confidence: float = 1.0,
     ) -> Transcript:
@@ -144,16 +158,18 @@ class FasterWhisperEngine(BatchEngine):
             audio,
             language=language,
             task=task,
+            timed=timed,
             beam_size=self.config.faster_whisper.beam_size if final else 1,
             word_timestamps=words,
         )
         segments: list[Any] = []
+        heard_in = ""
         compression: float | None = COMPRESSION
         most = int(TOKENS + TOKENS_A_SECOND * length)
         short = self.fitted.shortens(length)
         if short:
             # Without the library's own thresholds, which would silently drop text that the second try may get right.
-            segments = decode(
+            segments, heard_in = decode(
                 self.fitted,
                 temperature=0.0,
                 max_new_tokens=most,
@@ -168,26 +184,21 @@ class FasterWhisperEngine(BatchEngine):
                 compression = None  # the audio supports the repetition, so higher temperatures are not tried
         if not short:
             # The prompt is used only here: in a short window the decoder continues the prompt instead of the audio.
-            segments = decode(
+            segments, heard_in = decode(
                 self.whole,
                 temperature=TEMPERATURES if final else 0.0,
                 initial_prompt=context or None,
                 compression_ratio_threshold=compression,
             )
-        return _transcript([(segment, words_spoken(segment, audio, confidence)) for segment in segments])
+        return _transcript([(segment, words_spoken(segment, audio, confidence)) for segment in segments], heard_in)
 
     @staticmethod
-    def _segments(audio: Any, model: Any, **options: Any) -> list[Any]:
-        one_window = model.is_one_window(len(audio) / RATE)
-        found, _info = model.transcribe(
-            audio,
-            condition_on_previous_text=False,
-            # A longer recording needs timestamps to go from window to window; in one window they only cost time.
-            without_timestamps=one_window,
-            **options,
-        )
+    def _segments(audio: Any, model: Any, *, timed: bool, **options: Any) -> tuple[list[Any], str]:
+        """Return the segments, and the language."""
+        timed = timed or not model.is_one_window(len(audio) / RATE)  # timestamps lead from window to window
+        found, info = model.transcribe(audio, condition_on_previous_text=False, without_timestamps=not timed, **options)
         # With word times the library would also decode the silence after the last word, and make up text for it.
-        return list(islice(found, 1) if one_window else found)
+        return list(found if timed else islice(found, 1)), info.language
 
 
 def _limit_arenas(number: int) -> None:
@@ -196,7 +207,7 @@ def _limit_arenas(number: int) -> None:
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, number)
 
 
-def _transcript(segments: Sequence[tuple[Any, int]]) -> Transcript:
+def _transcript(segments: Sequence[tuple[Any, int]], language: str) -> Transcript:
     """Return the transcript of segments, each with the number of its first words that count."""
     from sttd.engines.evidence import tentative
 
@@ -209,4 +220,5 @@ def _transcript(segments: Sequence[tuple[Any, int]]) -> Transcript:
             for word in (segment.words or ())[:spoken]
         ),
         any(spoken and tentative(segment) for segment, spoken in segments),
+        language,
     )

@@ -19,7 +19,7 @@ from sttd.http.messages import Refused, Request, Response
 from sttd.http.multipart import Form, read_file, read_form
 from sttd.http.routes import Need, Route
 from sttd.protocols import openai
-from sttd.protocols.recording import Recording, Utterance
+from sttd.protocols.recording import Recording, Utterance, language_of
 from sttd.wires.upload import TooLong, UploadChannel
 
 if TYPE_CHECKING:
@@ -133,9 +133,11 @@ class Transcriptions:
             return Response(HTTPStatus.OK, partial(_stream, request, job()), headers, "text/event-stream")
         done = job()
         await request.unless_left(done.run)
-        language = wanted.options.get("language", "") or (self._only_language() if not translate else "en")
+        language = "en" if translate else wanted.options.get("language") or language_of(done.found)
         task = "translate" if translate else "transcribe"
-        body = openai.answer(wanted.kind, done.found, done.heard_s, language, task, wanted.words)
+        body = openai.answer(
+            wanted.kind, done.found, done.heard_s, language or self._only_language(), task, wanted.words
+        )
         return Response(HTTPStatus.OK, body, headers, openai.FORMATS[wanted.kind])
 
     def _only_language(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -23,10 +24,10 @@ class Recording(Protocol):
     title: ClassVar[str] = "recordings"
     path: ClassVar[str] = ""  # it is not spoken over WebSockets
     defaults: ClassVar[Mapping[str, object]] = MappingProxyType(
-        {"partials": False, "min_silence_ms": 1000, "max_utterance_ms": 19000, "arrival_pause_ms": 0}
+        {"partials": False, "min_silence_ms": 1000, "max_utterance_ms": 28000, "arrival_pause_ms": 0}
     )
     """Nobody waits for the end of an utterance, so utterances are longer than those of live speech: the more a model
-    hears at once, the better. Beyond 20 s Whisper may pass over words behind a pause."""
+    hears at once, the better. Whisper hears 30 s."""
     live: ClassVar[bool] = False
 
     def encode(self, event: Event, options: SessionOptions) -> Sequence[str]:  # noqa: ARG002
@@ -38,6 +39,7 @@ class Recording(Protocol):
                     "start": event.start,
                     "end": event.end,
                     "words": [asdict(word) for word in words],
+                    "language": event.language,
                 }
                 return (json.dumps(found),)
             case Failed(message, code):
@@ -53,6 +55,8 @@ class Utterance:
     start: float
     end: float
     words: Sequence[Mapping[str, Any]]
+    language: str = ""
+    """The code of the language that was recognized; empty if it is not known."""
 
     @classmethod
     def read(cls, message: Mapping[str, Any]) -> Utterance:
@@ -60,4 +64,12 @@ class Utterance:
         words = message["words"]
         start = float(words[0]["start"] if words else message["start"])
         end = float(words[-1]["end"] if words else message["end"] or start + 1.0)
-        return cls(message["text"], round(start, 3), round(max(start, end), 3), words)
+        return cls(message["text"], round(start, 3), round(max(start, end), 3), words, message["language"])
+
+
+def language_of(found: Sequence[Utterance]) -> str:
+    """Return the language in which most of a recording was recognized; empty if it is not known."""
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for utterance in found:
+        seconds[utterance.language] += utterance.end - utterance.start
+    return max(seconds, key=seconds.__getitem__, default="")

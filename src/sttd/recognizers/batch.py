@@ -153,7 +153,13 @@ class BatchRecognizer(Recognizer):
 
     async def _decode(self, turn: Turn, pcm: bytes, confidence: float, *, final: bool) -> Transcript:
         call = partial(
-            self._engine.transcribe, pcm, self._options, final=final, context=self._said, confidence=confidence
+            self._engine.transcribe,
+            pcm,
+            self._options,
+            final=final,
+            live=self._live,
+            context=self._said,
+            confidence=confidence,
         )
         return await turn.run(partial(self._engine.calls.timed, seconds(pcm), call))
 
