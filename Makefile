@@ -12,7 +12,7 @@ PREFIX ?= /opt/sttd
 EXTRAS ?= vosk,faster-whisper,groq,flac
 MODEL ?=
 
-.PHONY: serve test lint bench cover fuzz check-native sanitize valgrind cover-native arm64 booted fresh reliability lock lowest home-assistant clean install announce uninstall
+.PHONY: serve test lint bench cover fuzz check-native sanitize valgrind cover-native arm64 booted fresh reliability lock lowest clients home-assistant clean install announce uninstall
 
 serve: $(VENV)/.installed
 	$(BIN)/sttd models pull
@@ -93,11 +93,13 @@ uninstall:
 	systemctl daemon-reload
 	test -e $(PREFIX)/pyvenv.cfg && rm -rf $(PREFIX) /var/lib/private/sttd /var/cache/private/sttd /var/lib/sttd /var/cache/sttd
 
-# Home Assistant itself, in an environment of its own, with its Wyoming integration over a daemon that is started here.
+# Programs of others, unchanged, each in an environment of its own: clients of OpenAI's API and of Wyoming; and Home
+# Assistant itself, with its Wyoming integration.
+clients: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -s -m clients tests/clients/test_clients.py
+
 home-assistant: $(VENV)/.installed-test
-	$(PYTHON) -m venv build/home-assistant
-	build/home-assistant/bin/pip install --quiet --disable-pip-version-check -r tests/clients/home-assistant.txt
-	$(BIN)/python -m tests.clients.home_assistant_run build/home-assistant/bin/python
+	$(BIN)/python -m pytest -s -m clients tests/clients/test_home_assistant.py
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m bench --full --write

@@ -193,6 +193,36 @@ def test_many_channels(whisper: Daemon, two_cities: Clip, channels: int) -> None
     assert "best of times" in text(whisper, file.getvalue()).lower()
 
 
+def test_a_file_that_says_it_has_a_hundred_hours(whisper: Daemon, two_cities: Clip) -> None:
+    """Only what is there counts."""
+    file = bytearray(encoded(two_cities, "mp4", "aac", 44100))
+    header = file.index(b"mvhd")
+    scale = int.from_bytes(file[header + 16 : header + 20], "big")
+    for box, place in ((b"mvhd", 20), (b"mdhd", 20), (b"tkhd", 24)):
+        at = file.index(box) + place
+        file[at : at + 4] = min(360_000 * scale, 0xFFFFFFF0).to_bytes(4, "big")
+    answer = post(whisper, bytes(file), response_format="verbose_json").json()
+    assert "best of times" in answer["text"].lower()
+    assert answer["duration"] < 6
+
+
+@pytest.mark.parametrize(("missing", "flac"), [(["av"], 200), (["av", "soundfile"], 415)])
+def test_without_the_extra_media(
+    missing: list[str], flac: int, still_models: Path, korean: list[Clip], tmp_path: Path
+) -> None:
+    """WAV and FLAC are read with the extra flac, WAV with none; other formats are told which one to install."""
+    for module in missing:
+        (tmp_path / f"{module}.py").write_text("raise ImportError")
+    with running_daemon(still_models, "--provider", "vosk", PYTHONPATH=str(tmp_path)) as daemon:
+        assert text(daemon, wav(korean[0]))
+        statuses = {kind: post(daemon, encoded(korean[0], kind, codec, 44100)) for kind, codec in CODECS.items()}
+    assert {kind: answer.status_code for kind, answer in statuses.items()} == {"flac": flac, "mp4": 415}
+    assert "pip install 'sttd[media]'" in statuses["mp4"].json()["error"]["message"]
+
+
+CODECS = {"flac": "flac", "mp4": "aac"}
+
+
 # What cannot be used
 
 
@@ -204,6 +234,18 @@ def riff(
     head += (rate * frame & 0xFFFFFFFF).to_bytes(4, "little") + (frame & 0xFFFF).to_bytes(2, "little")
     head += bits.to_bytes(2, "little")
     return b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0" + head + b"data" + size.to_bytes(4, "little") + data
+
+
+def matroska(streams: int) -> bytes:
+    """A file of audio streams without audio. See RFC 9559; an element is an id, a size and data."""
+    kind = b"\x83\x81\x02" + b"\x86\x8dA_PCM/INT/LIT" + b"\xe1\x86\xb5\x84" + b"\x46\x7a\x00\x00"
+    numbers = [number.to_bytes(4, "big") for number in range(1, streams + 1)]
+    entries = [b"\xd7\x84" + number + b"\x73\xc5\x84" + number + kind for number in numbers]
+    tracks = b"".join(b"\xae" + (0x80 | len(entry)).to_bytes(1, "big") + entry for entry in entries)
+    size = (1 << 56 | len(tracks)).to_bytes(8, "big")
+    head = b"\x1a\x45\xdf\xa3\x8b\x42\x82\x88matroska" + b"\x18\x53\x80\x67\x01" + b"\xff" * 7
+    cluster = b"\x1f\x43\xb6\x75\x83\xe7\x81\x00"
+    return head + b"\x16\x54\xae\x6b" + size + tracks + cluster
 
 
 PICTURE = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\x02\0\0\0\x90wS\xde\0\0\0\0IEND\xaeB`\x82"
@@ -228,6 +270,7 @@ HOSTILE: dict[str, bytes] = {
     "ogg of nothing": b"OggS\0\x02" + bytes(50),
     "matroska of nothing": b"\x1a\x45\xdf\xa3\x01\xff\xff\xff\xff\xff\xff\xff" + bytes(100),
     "matroska in itself": b"\x1a\x45\xdf\xa3" * 5000,
+    "100 000 streams": matroska(100_000),
     "mp4 of nothing": b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + b"\xff\xff\xff\xffmoov" + bytes(50),
     "mp4 in itself": b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + b"\0\0\x10\0moov" * 2000,
     "flac without frames": b"fLaC\0\0\0\x22" + bytes(34),

@@ -119,6 +119,19 @@ def test_word_times_do_not_change_the_text(whisper: Daemon, two_cities: Clip) ->
     assert texts[0] == texts[1]
 
 
+def test_the_words_are_those_of_the_text(whisper: Daemon) -> None:
+    """The model writes digits as `1,0001.`, which is one word of the text and two of the library."""
+    clips = [clip for clip in shared_clips("en/") if clip.name == "vosk-digits-16k"]
+    if not clips:
+        pytest.skip("../shared/speech is missing")
+    with whisper.json(words=1) as client:
+        events = json_events(client, at_16k_mono(clips[0]))
+    found = [event for event in events if event["type"] == "final"]
+    assert found
+    for final in found:
+        assert "".join(word["word"] for word in final["words"]) == final["text"].replace(" ", "")
+
+
 def test_words_behind_a_pause_in_a_long_utterance_are_heard(whisper: Daemon) -> None:
     """Without timestamps the model stopped at a pause, and passed over the rest of its window."""
     clips = {clip.name: clip for clip in shared_clips("en/")}

@@ -121,6 +121,8 @@ def _ffmpeg_pieces(av: Any, source: BinaryIO) -> Iterator[bytes]:
     if not container.streams.audio:
         raise Unusable(NO_AUDIO)
     stream = container.streams.audio[0]
+    if stream.codec_context is None:
+        raise Unusable("the codec of the audio is not known")
     stream.codec_context.thread_count = 1
     mono = _Mono(av)
     bad = 0

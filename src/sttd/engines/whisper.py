@@ -17,7 +17,7 @@ from sttd.errors import ModelError
 from sttd.events import Word
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from sttd.config.config import SessionOptions
 
@@ -207,6 +207,19 @@ def _limit_arenas(number: int) -> None:
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, number)
 
 
+def _first(words: Sequence[Any], count: int) -> Iterator[Any]:
+    """Yield the library's words that make up the first `count` words of the text, where spaces separate words.
+
+    The library parts `1,0001.` into two words, and Chinese, which has no spaces, into many.
+    """
+    begun = 0
+    for place, word in enumerate(words):
+        begun += place == 0 or word.word.startswith(" ")
+        if begun > count:
+            return
+        yield word
+
+
 def _transcript(segments: Sequence[tuple[Any, int]], language: str) -> Transcript:
     """Return the transcript of segments, each with the number of its first words that count."""
     from sttd.engines.evidence import tentative
@@ -217,7 +230,7 @@ def _transcript(segments: Sequence[tuple[Any, int]], language: str) -> Transcrip
         tuple(
             Word(word.word.strip(), round(word.start, 3), round(word.end, 3), round(word.probability, 3))
             for segment, spoken in segments
-            for word in (segment.words or ())[:spoken]
+            for word in _first(segment.words or (), spoken)
         ),
         any(spoken and tentative(segment) for segment, spoken in segments),
         language,

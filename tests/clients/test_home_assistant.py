@@ -1,4 +1,4 @@
-"""Start sttd with each local provider, and have Home Assistant speak to it. `make home-assistant` runs it."""
+"""Home Assistant itself, with both local providers. `make home-assistant` installs and runs it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ import sys
 from typing import TYPE_CHECKING
 
 import jiwer
+import pytest
+
 from tests.support import CACHE, ROOT, at_16k_mono, finals, json_events, running_daemon, shared_clips
 
 if TYPE_CHECKING:
-    from tests.support import Clip
+    from pathlib import Path
+
+pytestmark = [pytest.mark.clients, pytest.mark.timeout(900)]
 
 SETTINGS = ("--set", "wyoming.listen=127.0.0.1:0")
 CHUNK_MS = 64
@@ -22,8 +26,20 @@ DITHER = 0.1
 """Share of letters by which two runs of vosk over the same audio may differ: Kaldi adds random noise."""
 
 
-def check(python: str, provider: str, clips: list[Clip]) -> None:
-    """Compare each text with that of `/ws/stt`; nobody may wait for ever, whatever is sent."""
+@pytest.fixture(scope="module")
+def python() -> Path:
+    """Python with Home Assistant."""
+    build, packages = ROOT / "build/home-assistant", ROOT / "tests/clients/home-assistant.txt"
+    subprocess.run([sys.executable, "-m", "venv", build], check=True)
+    install = (build / "bin/pip", "install", "--quiet", "--disable-pip-version-check", "-r", packages)
+    subprocess.run(install, check=True)
+    return build / "bin/python"
+
+
+@pytest.mark.parametrize(("provider", "folder"), [("faster_whisper", "en/"), ("vosk", "ko/")])
+def test_home_assistant(provider: str, folder: str, python: Path) -> None:
+    """Each text is that of `/ws/stt`; nobody waits for ever, whatever is sent."""
+    clips = shared_clips(folder)[:3]
     with running_daemon(CACHE / "models", "--provider", provider, *SETTINGS) as daemon:
         address = re.search(r"Wyoming\s+tcp://([\d.]+):(\d+)", "".join(daemon.lines))
         assert address
@@ -51,8 +67,3 @@ def check(python: str, provider: str, clips: list[Clip]) -> None:
         text = wanted[answer["name"].removeprefix("at once: ")]
         assert answer["text"] == text or (text and jiwer.cer(text, answer["text"]) <= DITHER), text
     assert len(answers) == 1 + 2 * len(calls)
-
-
-if __name__ == "__main__":
-    check(sys.argv[1], "faster_whisper", shared_clips("en/")[:3])
-    check(sys.argv[1], "vosk", shared_clips("ko/")[:3])
