@@ -5,18 +5,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import re
 import shutil
 import socket
 import threading
 import time
 from contextlib import ExitStack
+from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
+from wyoming.asr import Transcript
+from wyoming.audio import AudioChunk, AudioStop
+from wyoming.client import AsyncClient
 
 from tests.booted.machine import Machine, booted, filled
 from tests.support import ROOT, Clip, at_16k_mono, finals, json_events, pieces, wait_until
@@ -199,6 +205,34 @@ def test_drop_ins(machine: Machine, settings: Any, korean: list[Clip], name: str
     settings(*lines, "Environment=STT_PROVIDER=vosk STTD_MODEL=vosk-small-ko")
     with connect(URL, additional_headers={"Authorization": f"Bearer {TOKEN}"}, open_timeout=60) as client:
         assert finals(json_events(client, at_16k_mono(korean[0])))
+
+
+def test_home_assistant_as_its_page_says(machine: Machine, beckett: Clip) -> None:
+    """The settings and the commands of docs/home-assistant.md, but for the address: here it is the loopback one."""
+    page = (ROOT / "docs/home-assistant.md").read_text()
+    blocks = dict(re.findall(r"```(\w+)\n(.*?)```", page, re.DOTALL))
+    kept = (machine.root / "etc/sttd/sttd.toml").read_text()
+    chosen = blocks["toml"].replace("0.0.0.0", "127.0.0.1").replace('"base"', '"tiny.en"')
+    machine.write("/etc/sttd/sttd.toml", dedent(chosen) + kept)
+    commands = dedent(blocks["sh"]).replace("sudo ", "")
+    machine.run("sh", "-ec", f"cd /src && {commands}")
+    try:
+        assert asyncio.run(said_to_wyoming("tcp://127.0.0.1:10300", at_16k_mono(beckett)))
+    finally:
+        machine.write("/etc/sttd/sttd.toml", kept)
+        machine.run("rm", "/etc/systemd/system/sttd.service.d/15-wyoming.conf")
+        machine.run("systemctl", "daemon-reload")
+        machine.run("systemctl", "restart", "sttd")
+
+
+async def said_to_wyoming(uri: str, pcm: bytes) -> str:
+    async with AsyncClient.from_uri(uri) as client:
+        await client.write_event(AudioChunk(rate=16000, width=2, channels=1, audio=pcm).event())
+        await client.write_event(AudioStop().event())
+        while (event := await client.read_event()) is not None:
+            if Transcript.is_type(event.type):
+                return Transcript.from_event(event).text
+    raise AssertionError("it never answered")
 
 
 def test_an_upgrade_keeps_the_settings_and_brings_the_new_code(machine: Machine, beckett: Clip) -> None:
