@@ -12,7 +12,7 @@ PREFIX ?= /opt/sttd
 EXTRAS ?= vosk,faster-whisper,groq,flac
 MODEL ?=
 
-.PHONY: serve test lint bench cover fuzz check-native sanitize valgrind cover-native arm64 booted fresh reliability lock lowest clients home-assistant clean install announce uninstall
+.PHONY: serve test lint bench cover fuzz check-native sanitize valgrind cover-native arm64 booted fresh reliability lock lowest browser clients home-assistant clean install announce uninstall
 
 serve: $(VENV)/.installed
 	$(BIN)/sttd models pull
@@ -69,6 +69,7 @@ install:
 	install -d -m 755 /etc/sttd $(PREFIX)/models $(PREFIX)/share/doc
 	install -m 644 docs/*.md README.md SECURITY.md $(PREFIX)/share/doc
 	install -D -m 644 docs/protocols/*.md -t $(PREFIX)/share/doc/protocols
+	install -D -m 644 docs/pictures/*.png -t $(PREFIX)/share/doc/pictures
 	test -e /etc/sttd/sttd.toml || install -m 644 systemd/sttd.toml /etc/sttd/sttd.toml
 	umask 022 && STTD_MODELS__DIR=$(PREFIX)/models $(PREFIX)/bin/sttd models pull $(MODEL)
 	install -m 644 systemd/sttd.service systemd/sttd.socket /etc/systemd/system/
@@ -93,10 +94,14 @@ uninstall:
 	systemctl daemon-reload
 	test -e $(PREFIX)/pyvenv.cfg && rm -rf $(PREFIX) /var/lib/private/sttd /var/cache/private/sttd /var/lib/sttd /var/cache/sttd
 
+# The page in a real Chromium, where there is one. With STTD_PICTURES=FOLDER each state is kept as a picture.
+browser: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m browser tests/browser
+
 # Programs of others, unchanged, each in an environment of its own: clients of OpenAI's API and of Wyoming; and Home
 # Assistant itself, with its Wyoming integration.
 clients: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -s -m clients tests/clients/test_clients.py
+	$(BIN)/python -m pytest -s -m clients tests/clients/test_clients.py tests/clients/test_web_speech.py
 
 home-assistant: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -s -m clients tests/clients/test_home_assistant.py

@@ -14,6 +14,7 @@ from sttd.audio.pipeline import prepare
 from sttd.config.config import Config
 from sttd.config.settings import settings_of, value_of
 from sttd.errors import ConfigError, ModelError, ModelMissing
+from sttd.http import page
 from sttd.http.access import Access
 from sttd.http.admission import REFUSED_AT_ONCE, Admission
 from sttd.http.front_door import FrontDoor, PatientListener, Rules, Served
@@ -73,7 +74,7 @@ class Daemon:
         self._listeners: list[Listener] = []
         self._admission = Admission(rules.limits, self._busy)
         transcriptions = Transcriptions(self.provider, self._admission, self._serve_session)
-        routes = Routes((*health.routes(), *transcriptions.routes()), websockets)
+        routes = Routes((*page.routes(), *health.routes(), *transcriptions.routes()), websockets)
         only_health = Routes(health.routes(), ())
         self._front_door = FrontDoor(rules, routes, websockets, self._admission, only_health)
         self._wyoming = WyomingDoor(self.config, self.provider, self._admission, self._serve_session)

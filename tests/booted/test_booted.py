@@ -16,6 +16,7 @@ import time
 from contextlib import ExitStack
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any
+from urllib.request import urlopen
 
 import pytest
 from websockets.exceptions import InvalidStatus
@@ -205,6 +206,12 @@ def test_drop_ins(machine: Machine, settings: Any, korean: list[Clip], name: str
     settings(*lines, "Environment=STT_PROVIDER=vosk STTD_MODEL=vosk-small-ko")
     with connect(URL, additional_headers={"Authorization": f"Bearer {TOKEN}"}, open_timeout=60) as client:
         assert finals(json_events(client, at_16k_mono(korean[0])))
+
+
+def test_the_page_is_installed(machine: Machine) -> None:
+    assert machine.show("ActiveState") == "active"
+    with urlopen("http://127.0.0.1:3000/") as page:
+        assert b"<title>sttd" in page.read()
 
 
 def test_home_assistant_as_its_page_says(machine: Machine, beckett: Clip) -> None:

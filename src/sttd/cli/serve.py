@@ -104,6 +104,10 @@ def _announce(daemon: Daemon, local: Config | None, listeners: list[Listener], e
         print("  [::] is every address of IPv6 alone; 0.0.0.0 is every one of IPv4")
     if missing:
         print(f"The model {model} is not here; fetch it with: {_myself()} models pull {model}")
+    pages = [f"http{url.removeprefix('ws')}/" for url in urls if "/" not in url.partition("://")[2]]
+    if pages:
+        page = pages[0].replace("0.0.0.0", "localhost").replace("[::]", "localhost")  # noqa: S104
+        print(f"Open {page} in a browser, and speak.")
     if urls:
         print(f"Try it: {_myself()} transcribe --url {urls[-1]}{JsonEvents.path}")
     sys.stdout.flush()

@@ -27,7 +27,10 @@ class Need(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One method of one path. GET answers HEAD too. A path that ends with a slash stands for all below it."""
+    """One method of one path. GET answers HEAD too.
+
+    A path that ends with a slash stands for all below it; but `/` stands for itself alone.
+    """
 
     method: str
     path: str
@@ -52,7 +55,8 @@ class Routes:
     def find(self, request: Request) -> Route:
         """Return the route for a request. Raises Refused if there is none."""
         method = "GET" if request.method == "HEAD" else request.method
-        below = f"{request.path.rpartition('/')[0]}/"
+        folder = request.path.rpartition("/")[0]
+        below = f"{folder}/" if folder else request.path
         route = self._routes.get((method, request.path)) or self._routes.get((method, below))
         if route is not None:
             return route

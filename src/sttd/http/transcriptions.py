@@ -92,7 +92,8 @@ class Transcriptions:
         return list(dict.fromkeys((name, provider.name, USUAL_MODEL)))
 
     def _about(self, name: str) -> dict[str, Any]:
-        return {"id": name, "object": "model", "created": self._created, "owned_by": "sttd"}
+        languages = list(self._provider.languages)
+        return {"id": name, "object": "model", "created": self._created, "owned_by": "sttd", "languages": languages}
 
     async def _models(self, request: Request) -> Response:  # noqa: ARG002
         return Response.json(HTTPStatus.OK, {"object": "list", "data": [self._about(name) for name in self._names]})
@@ -130,7 +131,8 @@ class Transcriptions:
         job = partial(_Job, self._serve_recording, form.file, wanted.options, request.peer, limits)
         headers = _for_page(request)
         if wanted.stream:
-            return Response(HTTPStatus.OK, partial(_stream, request, job()), headers, "text/event-stream")
+            stream = partial(_stream, request, job(), words=wanted.words)
+            return Response(HTTPStatus.OK, stream, headers, "text/event-stream")
         done = job()
         await request.unless_left(done.run)
         language = "en" if translate else wanted.options.get("language") or language_of(done.found)
@@ -215,12 +217,14 @@ class _Job:
             raise Refused.busy("stopping", "sttd is stopping; try again.")
 
 
-async def _stream(request: Request, job: _Job, send: Send) -> None:
-    """Send the text as it is found, as server-sent events."""
+async def _stream(request: Request, job: _Job, send: Send, *, words: bool) -> None:
+    """Send the text as it is found, as server-sent events. `words`: with the times of words."""
 
     async def say(utterance: Utterance) -> None:
         before = " " if len(job.found) > 1 else ""
-        await send(openai.event({"type": "transcript.text.delta", "delta": before + utterance.text}))
+        delta = {"type": "transcript.text.delta", "delta": before + utterance.text}
+        times = {"start": utterance.start, "end": utterance.end, **({"words": utterance.words} if words else {})}
+        await send(openai.event(delta | times))
 
     try:
         await request.unless_left(partial(job.run, say))
