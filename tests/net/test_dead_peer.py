@@ -48,6 +48,9 @@ def elsewhere() -> Iterator[str]:
         run("ip", "-n", name, "address", "add", f"{THERE}/30", "dev", "far")
         run("ip", "-n", name, "link", "set", "far", "up")
         yield name
+        run(
+            "ip", "link", "delete", cable
+        )  # a dead client's socket would keep the network, and so the cable, for minutes
     finally:
         run("ip", "netns", "delete", name)
 
