@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -75,7 +74,15 @@ def test_version() -> None:
         (["models", "path"], {}, 66, "sttd models pull tiny.en"),
         (["models", "pull", "huge"], {}, 78, "neither a folder nor in the catalog"),
         (["models", "rm", "tiny.en"], {}, 66, "not in"),
-        (["transcribe", "/nonexistent.wav"], {}, 70, "No such file"),
+        (["transcribe", "/nonexistent.wav"], {}, 1, "No such file"),
+        (["transcribe", "/nonexistent/*.wav"], {}, 70, "no file matches"),
+        (["transcribe", "/nonexistent.wav", "--url", "localhost:8000"], {}, 69, "an address is like"),
+        (["transcribe", "-", "x.wav"], {}, 78, "- stands alone"),
+        (["transcribe", "x.wav", "--jobs", "0"], {}, 78, "1 or more"),
+        (["transcribe", "x.wav", "--model", "base"], {}, 78, "for --local"),
+        (["transcribe", "x.wav", "--local", "--url", "ws://127.0.0.1:9"], {}, 78, "takes no --url"),
+        (["transcribe", "x.wav", "--local"], {}, 66, "sttd models pull"),
+        (["transcribe", "x.wav", "--nonsense"], {}, 64, "unrecognized arguments"),
         (["transcribe", "--url", "ws://127.0.0.1:9/ws/stt"], {}, 69, "no sttd answers"),
     ],
 )
@@ -179,21 +186,14 @@ def test_transcribe_takes_every_common_wav_file(
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"ID3 a song", "is not a WAV file; another program can convert it: ffmpeg -i"),
-        (b"RIFF\0\0\0\0WAVE", "is cut off before its first sample"),
-        (b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0" + struct.pack("<HHIIHH", 3, 1, 16000, 0, 8, 64), "is cut off before"),
-        (b"RIFF\0\0\0\0WAVEdata\0\0\0\0", "does not say the format of its samples"),
-    ],
-)
-def test_transcribe_says_what_is_wrong_with_a_file(tmp_path: Path, content: bytes, message: str) -> None:
+@pytest.mark.parametrize("content", [b"ID3 a song", b"RIFF\0\0\0\0WAVE", b""])
+def test_transcribe_says_what_is_wrong_with_a_file(whisper: Daemon, tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "x.wav"
     file.write_bytes(content)
-    done = sttd("transcribe", str(file))
-    assert done.returncode == 70
-    assert message in done.stderr or "64 bits" in done.stderr
+    done = sttd("transcribe", "--url", whisper.url("/ws/stt"), str(file))
+    assert done.returncode == 1
+    assert str(file) in done.stderr
+    assert "audio" in done.stderr
 
 
 def piped(whisper: Daemon, shell: str, **extra: str) -> subprocess.CompletedProcess[str]:

@@ -52,7 +52,8 @@ def main() -> None:
         try:
             pieces = _by_soundfile(source)
         except ImportError:
-            pieces = _of_wav(source)
+            _restrict()
+            pieces = wav_pieces(source)
     some = False
     try:
         for piece in pieces:
@@ -189,8 +190,8 @@ def _soundfile_pieces(soundfile: Any, source: BinaryIO) -> Iterator[bytes]:
         raise Unusable(f"this is not a WAV or FLAC file that can be read; {MEDIA}", MISSING) from error
 
 
-def _of_wav(source: BinaryIO) -> Iterator[bytes]:
-    _restrict()
+def wav_pieces(source: BinaryIO) -> Iterator[bytes]:
+    """Yield the PCM of a WAV file. Raises Unusable if it is none, or has a format that needs a library."""
     try:
         head = read_head(source)
         stream = converter(head.rate, head.encoding, head.channels)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
-import shlex
 import sys
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urlencode
 
 import trio
@@ -17,83 +17,55 @@ from trio_websocket import (
     connect_websocket_url,
 )
 
-from sttd.audio.wav import read_head
+from sttd.audio.format import RATE
+from sttd.engines.base import sample as spoken
 from sttd.errors import RecognitionError, Unavailable, first
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-PIECE_S = 0.1
-MAX_PIECE_BYTES = 2**20
-"""More than 0.1 s of what sttd takes: `read` allocates what it is asked for, and a damaged header may say 4 GHz."""
+PIECE_BYTES = RATE // 10 * 2
 ABNORMAL = 1006
-STANDARD_INPUT = "standard input"
 
 
-class Recording:
-    """Audio to send: a WAV file, or raw s16 mono at 16 kHz from standard input."""
+class Stream:
+    """Audio to send, 16-bit, 16 kHz, mono: the sample that comes with sttd, or standard input."""
 
-    def __init__(self, path: str) -> None:
-        """RecognitionError where the file cannot be used."""
-        self.options: dict[str, object] = {}
+    def __init__(self, *, sample: bool) -> None:
         self.empty = True
-        self._name = STANDARD_INPUT if path == "-" else path
-        self._file: BinaryIO = sys.stdin.buffer
-        self._left, self._piece = -1, int(16000 * PIECE_S) * 2
-        if path == "-":
-            return
-        try:
-            self._file = open(path, "rb")  # noqa: SIM115 - read until the process ends
-            head = read_head(self._file)
-        except OSError as error:
-            raise RecognitionError(f"{path}: {error.strerror}") from None
-        except ValueError as error:
-            self._file.close()
-            hint = f"ffmpeg -i {shlex.quote(path)} -ar 16000 -ac 1 -c:a pcm_s16le converted.wav"
-            raise RecognitionError(f"{path} {error}; another program can convert it: {hint}") from None
-        frames = min(int(head.rate * PIECE_S), MAX_PIECE_BYTES // head.frame_bytes)
-        self._left, self._piece = head.size, max(1, frames) * head.frame_bytes
-        self.options = {"sample_rate": head.rate, "channels": head.channels, "encoding": head.encoding}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        if self._name != STANDARD_INPUT:
-            self._file.close()
+        self._pieces: BinaryIO = io.BytesIO(spoken()) if sample else sys.stdin.buffer
 
     def next_piece(self) -> bytes:
-        """A tenth of a second at most; empty at the end. RecognitionError where it cannot be read."""
+        """Return a tenth of a second at most; nothing at the end. Raises RecognitionError if it cannot be read."""
         try:
-            piece = self._file.read(self._piece if self._left < 0 else min(self._piece, self._left))
+            piece = self._pieces.read(PIECE_BYTES)
         except OSError as error:
-            raise RecognitionError(f"{self._name}: {error.strerror}") from None
-        if self._left >= 0:
-            self._left -= len(piece)
+            raise RecognitionError(f"standard input: {error.strerror}") from None
         self.empty = self.empty and not piece
         return piece
 
 
 async def transcribe(
-    url: str, recording: Recording, options: Mapping[str, object], show: Callable[[str, str], None]
+    url: str, token: str, stream: Stream, options: Mapping[str, object], show: Callable[[str, str], None]
 ) -> None:
-    """Stream a recording; `show` is called with each event's type and text, or message. SttdError where that fails."""
-    query = ("&" if "?" in url else "?") + urlencode({**recording.options, **options})
+    """Send a stream; `show` is called with each event's type and text, or message. SttdError where that fails."""
+    query = ("&" if "?" in url else "?") + urlencode(options)
     try:
         async with trio.open_nursery() as nursery:
-            websocket = await _connected(nursery, url, url + query)
-            nursery.start_soon(_send, websocket, recording)
+            websocket = await _connected(nursery, url, url + query, token)
+            nursery.start_soon(_send, websocket, stream)
             await _show_events(websocket, show)
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         raise first(group) from None
-    if recording.empty:
+    if stream.empty:
         raise RecognitionError("there was no audio to send")
 
 
-async def _connected(nursery: trio.Nursery, url: str, target: str) -> WebSocketConnection:
+async def _connected(nursery: trio.Nursery, url: str, target: str, token: str) -> WebSocketConnection:
     try:
-        return await connect_websocket_url(nursery, target)
+        headers = [(b"Authorization", f"Bearer {token}".encode())] if token else []
+        return await connect_websocket_url(nursery, target, extra_headers=headers)
     except ConnectionRejected as rejected:
         said = (rejected.body or b"").decode(errors="replace").strip()
         raise Unavailable(f"sttd at {url} refuses: {rejected.status_code} {said}".rstrip()) from None
@@ -117,9 +89,9 @@ async def _show_events(websocket: WebSocketConnection, show: Callable[[str, str]
         show(str(event.get("type")), str(event.get("message", "") or event.get("text", "")))
 
 
-async def _send(websocket: WebSocketConnection, recording: Recording) -> None:
+async def _send(websocket: WebSocketConnection, stream: Stream) -> None:
     try:
-        while piece := await trio.to_thread.run_sync(recording.next_piece, abandon_on_cancel=True):
+        while piece := await trio.to_thread.run_sync(stream.next_piece, abandon_on_cancel=True):
             await websocket.send_message(piece)
         await websocket.send_message('{"type": "eof"}')
     except ConnectionClosed:

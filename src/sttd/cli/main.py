@@ -13,6 +13,7 @@ from sttd.cli.options import Parser, common_options
 from sttd.errors import SttdError
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
 INTERRUPTED = 130
@@ -40,6 +41,17 @@ def _parser() -> Parser:
     return parser
 
 
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the arguments. argparse takes no files behind an option that is behind files: those are added here."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and (arguments.run is not transcribe.run or any(part.startswith("-") for part in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.file += rest
+    return arguments
+
+
 def _open_standard_streams() -> None:
     """Open those that whoever started sttd has closed: else the first sockets would take their places."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
@@ -57,7 +69,7 @@ def _open_standard_streams() -> None:
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit with its code."""
     _open_standard_streams()
-    arguments = _parser().parse_args(argv)
+    arguments = _parsed(argv)
     try:
         code = arguments.run(arguments)
     except SttdError as error:

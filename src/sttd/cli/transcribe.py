@@ -1,34 +1,134 @@
-"""`sttd transcribe`: send a recording to a running daemon and print the text."""
+"""`sttd transcribe`: the text of recordings, by a running daemon or by one that is started for it."""
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import sys
+import tempfile
+import time
+from contextlib import contextmanager
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sttd.errors import RecognitionError
+from sttd.cli.files import FORMATS
+from sttd.errors import ConfigError, ModelError, RecognitionError, Unavailable
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
     from sttd.cli.options import Parser
+
+URL = "ws://127.0.0.1:3000/ws/stt"
+TOKEN = "STTD_TOKEN"  # noqa: S105
+"""The variable of the environment with the token that the daemon asks for."""
+START_S = 300.0
+"""Timeout for a daemon of one's own to have its model loaded."""
+SOME_FAILED = 1
 
 
 def add_options(parser: Parser) -> None:
     """Say what the command takes."""
-    parser.add_argument(
-        "file", nargs="?", help="WAV file, or - for raw 16 kHz s16 mono on standard input (default: a sample)"
-    )
-    parser.add_argument("--url", default="ws://127.0.0.1:3000/ws/stt", help="the daemon's JSON endpoint (%(default)s)")
+    what = "media files, folders or patterns; - for raw audio, 16 kHz s16 mono, on standard input (default: a sample)"
+    parser.add_argument("file", nargs="*", help=what)
+    where = f"address of a daemon, or unix:/path; may be repeated, to share the work (default: {URL})"
+    parser.add_argument("--url", action="append", help=where)
+    parser.add_argument("--local", action="store_true", help="use no running daemon: load the model for this command")
+    parser.add_argument("--provider", metavar="NAME", help="with --local: the provider")
+    parser.add_argument("--model", metavar="NAME|DIR", help="with --local: the model")
     parser.add_argument("--language", default="", metavar="CODE", help="language that is spoken")
+    parser.add_argument("-f", "--format", choices=FORMATS, default="txt", help="form of the text (%(default)s)")
+    parser.add_argument(
+        "-o", "--output", default="", metavar="DIR", help="write a file for each recording; skip what is done"
+    )
+    parser.add_argument(
+        "-j", "--jobs", type=int, default=2, metavar="N", help="recordings at once at each daemon (%(default)s)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the text; partials are shown on a terminal."""
+    """Print or write the texts."""
+    if arguments.jobs < 1:
+        raise ConfigError("--jobs is 1 or more")
+    if (arguments.model or arguments.provider) and not arguments.local:
+        raise ConfigError("--model and --provider are for --local: a running daemon has its own")
+    if arguments.local and arguments.url:
+        raise ConfigError("--local uses no running daemon, so it takes no --url")
+    if arguments.file in ([], ["-"]) and not arguments.local and arguments.format == "txt" and not arguments.output:
+        return _live(arguments)
+    if "-" in arguments.file:
+        raise ConfigError("- stands alone, without --local, --format and --output")
+    return _files(arguments)
+
+
+def _files(arguments: argparse.Namespace) -> int:
     import trio
 
-    from sttd.cli.client import Recording, transcribe
+    from sttd.cli.files import Batch, jobs
+    from sttd.cli.upload import Endpoint
+
+    work = jobs(arguments.file or [str(files("sttd").joinpath("sample.wav"))], arguments.output, arguments.format)
+    fields = {"language": arguments.language} if arguments.language else {}
+    with _daemon_of_its_own(arguments) if arguments.local else _nothing() as own:
+        addresses = [own] if own else arguments.url or [URL]
+        endpoints = [Endpoint(address, os.environ.get(TOKEN, "")) for address in addresses]
+        batch = Batch(work, endpoints, arguments.format, fields)
+        trio.run(batch.run, arguments.jobs)
+    if batch.failures and len(work) > 1:
+        print(f"sttd: {len(batch.failures)} of {len(work)} recordings failed", file=sys.stderr)
+    return SOME_FAILED if batch.failures else 0
+
+
+@contextmanager
+def _nothing() -> Iterator[str]:
+    yield ""
+
+
+@contextmanager
+def _daemon_of_its_own(arguments: argparse.Namespace) -> Iterator[str]:
+    """Start a daemon that only this command can reach; yield its address."""
+    with tempfile.TemporaryDirectory(prefix="sttd-") as folder:
+        path = f"{folder}/socket"
+        chosen = [
+            part for name in ("provider", "model") if (value := vars(arguments)[name]) for part in (f"--{name}", value)
+        ]
+        command = [sys.executable, "-m", "sttd", *chosen, "--listen", f"unix:{path}", "--log-level", "error"]
+        process = subprocess.Popen(  # noqa: S603 - this very program
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
+        )
+        try:
+            _wait_until_ready(process, path)
+            yield f"unix:{path}"
+        finally:
+            process.kill()  # it has nothing to keep
+            process.wait()
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], path: str) -> None:
+    from sttd.cli.upload import LOADING, readiness
+
+    until = time.monotonic() + START_S
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            raise Unavailable("the model cannot be served; the line above says why")
+        if Path(path).exists():
+            reason = readiness(path)
+            if not reason:
+                return
+            if reason != LOADING:
+                raise ModelError(f"{reason}; fetch the model with: sttd models pull")
+        time.sleep(0.05)
+    raise Unavailable(f"the model was not loaded within {START_S:g} s")
+
+
+def _live(arguments: argparse.Namespace) -> int:
+    """Send a stream; partials are shown on a terminal."""
+    import trio
+
+    from sttd.cli.client import Stream, transcribe
 
     live = sys.stderr.isatty()
     complaints = 0
@@ -49,8 +149,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"sttd: {text}", file=sys.stderr, flush=True)
             complaints += 1
 
-    path = arguments.file or str(files("sttd").joinpath("sample.wav"))
+    url = (arguments.url or [URL])[0]
     options = {"language": arguments.language} if arguments.language else {}
-    with Recording(path) as recording:
-        trio.run(transcribe, arguments.url, recording, options, show)
+    trio.run(transcribe, url, os.environ.get(TOKEN, ""), Stream(sample=not arguments.file), options, show)
     return RecognitionError.exit_code if complaints else 0

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 DEFAULT_FILE = Path("/etc/sttd/sttd.toml")
 SAMPLE_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 88200, 96000, 176400, 192000)
 ENCODINGS = ("pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_u8", "pcm_mulaw", "pcm_alaw")
-_ENVIRONMENT_ONLY = {"STTD_CYTHON_DEBUG"}  # read by setup.py, not a setting
+_ENVIRONMENT_ONLY = {"STTD_CYTHON_DEBUG", "STTD_TOKEN"}  # not settings: of setup.py, of `sttd transcribe`
 _FOREIGN = re.compile(r"STTD_(PORT(_\d+_(TCP|UDP)\w*)?|SERVICE_(HOST|PORT\w*)|NAME|ENV_\w+)")
 """Variables that Kubernetes and Docker links set if a service is named sttd."""
 

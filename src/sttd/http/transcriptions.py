@@ -222,9 +222,9 @@ async def _stream(request: Request, job: _Job, send: Send, *, words: bool) -> No
 
     async def say(utterance: Utterance) -> None:
         before = " " if len(job.found) > 1 else ""
-        delta = {"type": "transcript.text.delta", "delta": before + utterance.text}
-        times = {"start": utterance.start, "end": utterance.end, **({"words": utterance.words} if words else {})}
-        await send(openai.event(delta | times))
+        delta: dict[str, object] = {"type": "transcript.text.delta", "delta": before + utterance.text}
+        delta |= {"start": utterance.start, "end": utterance.end, "language": utterance.language}
+        await send(openai.event(delta | ({"words": utterance.words} if words else {})))
 
     try:
         await request.unless_left(partial(job.run, say))
