@@ -237,17 +237,3 @@ def prefixed(daemon: tuple[str, int]) -> Iterator[int]:
         yield listener.getsockname()[1]
         stopped.set()
         listener.shutdown(socket.SHUT_RDWR)
-
-
-def test_files_are_small_and_are_not_sent_twice(whisper: Daemon) -> None:
-    import httpx2
-
-    url = f"http://{whisper.address}"
-    names = ("", "page.css", "page.js", "sttd.js", "sttd.d.ts", "speech-recognition.js", "worklet.js")
-    answers = [httpx2.get(f"{url}/{name}") for name in names]
-    assert sum(len(answer.content) for answer in answers) <= 60_000
-    for name, answer in zip(names, answers, strict=True):
-        assert answer.status_code == 200
-        assert "unsafe" not in answer.headers["content-security-policy"]
-        again = httpx2.get(f"{url}/{name}", headers={"If-None-Match": answer.headers["etag"]})
-        assert (again.status_code, again.content) == (304, b"")

@@ -66,6 +66,17 @@ def test_a_loop_has_more_words_than_the_audio_has_bursts_or_time() -> None:
     assert not loops(SimpleNamespace(text=" nine" * 20, compression_ratio=1.5), spoken(1))
 
 
+def test_sentences_that_begin_alike_are_no_loop() -> None:
+    """Half a minute of Dickens was left out, at a ratio of 2.42."""
+    alike = (
+        "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness"
+    )
+    audio = spoken(80, 0.2, 0.13)
+    assert not loops(segment(alike, compression_ratio=2.42), audio)
+    assert words_spoken(segment(alike, compression_ratio=2.42), audio, 0.99) == len(alike.split())
+    assert loops(segment("I am going to the store to buy some milk. " * 6, compression_ratio=4.5), audio)
+
+
 def test_nobody_says_the_same_fifty_times_as_dogs_bark() -> None:
     """The text's probability is near one, so no other figure tells the two apart."""
     audio = spoken(81, 0.25, 0.11)  # half a minute

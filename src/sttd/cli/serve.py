@@ -104,13 +104,24 @@ def _announce(daemon: Daemon, local: Config | None, listeners: list[Listener], e
         print("  [::] is every address of IPv6 alone; 0.0.0.0 is every one of IPv4")
     if missing:
         print(f"The model {model} is not here; fetch it with: {_myself()} models pull {model}")
-    pages = [f"http{url.removeprefix('ws')}/" for url in urls if "/" not in url.partition("://")[2]]
-    if pages:
-        page = pages[0].replace("0.0.0.0", "localhost").replace("[::]", "localhost")  # noqa: S104
-        print(f"Open {page} in a browser, and speak.")
+    _announce_page([one for one in listeners if one.kind in schemes and "/" not in one.address])
     if urls:
         print(f"Try it: {_myself()} transcribe --url {urls[-1]}{JsonEvents.path}")
     sys.stdout.flush()
+
+
+def _announce_page(listeners: list[Listener]) -> None:
+    """Print the address of the page; browsers give the microphone to pages over TLS, and from this machine, alone."""
+    from sttd.http.access import is_loopback
+    from sttd.ops.sockets import Kind
+
+    for one in sorted(listeners, key=lambda one: (one.kind is not Kind.TLS, not is_loopback(one.host)))[:1]:
+        scheme = "https" if one.kind is Kind.TLS else "http"
+        everywhere = one.host in ("0.0.0.0", "::")  # noqa: S104
+        address = f"localhost:{one.address.rpartition(':')[2]}" if everywhere else one.address
+        secure = one.kind is Kind.TLS or everywhere or is_loopback(one.host)
+        how = "and speak" if secure else "but for the microphone it needs TLS (docs/web.md)"
+        print(f"Open {scheme}://{address}/ in a browser, {how}.")
 
 
 def _myself() -> str:

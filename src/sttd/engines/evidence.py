@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 COMPRESSION = 2.4
 """Maximum compression ratio (zlib) of a text; above it the text counts as a loop. The value is openai/whisper's."""
 
+COMPRESSION_OF_SENTENCES = 3.0
+"""The same where no phrase of a few words is repeated. `It was the best of times, it was the worst of times`, and so on
+for half a minute, has 2.4; a sentence that is repeated without end has more than 4."""
+
 DOUBTS = ((0.6, -0.8), (0.4, -1.1))
 """Pairs of a no-speech probability and a mean log probability. A text is left out if, for any pair, it is above the
 first value and below the second."""
@@ -103,7 +107,11 @@ def _doubted(segment: Any, length_s: float, confidence: float) -> bool:
 
 def loops(segment: Any, audio: NDArray[np.float32]) -> bool:
     """Return whether a segment's text repeats itself more often than the audio supports."""
-    return bool(segment.compression_ratio > COMPRESSION) and not borne_out(segment.text, audio)
+    if segment.compression_ratio <= COMPRESSION:
+        return False
+    if repetitions(bare(segment.text)) < 2:
+        return bool(segment.compression_ratio > COMPRESSION_OF_SENTENCES)
+    return not borne_out(segment.text, audio)
 
 
 def borne_out(text: str, audio: NDArray[np.float32]) -> bool:

@@ -6,8 +6,9 @@ import contextlib
 import ctypes
 import logging
 import os
+from dataclasses import replace
 from functools import partial
-from itertools import islice
+from itertools import islice, starmap
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sttd.audio.format import RATE, seconds
@@ -148,8 +149,14 @@ class FasterWhisperEngine(BatchEngine):
 
         from sttd.engines.evidence import COMPRESSION, loops, words_spoken
 
-        def runs_away(segment: Any) -> bool:
-            return len(segment.tokens) >= most or loops(segment, audio)
+        def run_away() -> bool:
+            return sum(len(segment.tokens) for segment in segments) >= most or any(starmap(loops, heard()))
+
+        def heard() -> Sequence[tuple[Any, Any]]:
+            """Return each segment with its audio."""
+            if len(segments) == 1:  # without timestamps
+                return [(segments[0], audio)]
+            return [(each, audio[int(each.start * RATE) : int(each.end * RATE)]) for each in segments]
 
         audio = np.multiply(np.frombuffer(pcm, np.int16), 1 / 32768, dtype=np.float32)
         length = len(audio) / RATE
@@ -176,12 +183,13 @@ class FasterWhisperEngine(BatchEngine):
                 no_speech_threshold=None,
                 compression_ratio_threshold=None,
             )
-            if not final:
-                segments = [segment for segment in segments if not runs_away(segment)]
-            elif any(runs_away(segment) or segment.avg_logprob < UNSURE for segment in segments):
-                short = False
-            if any(segment.compression_ratio > COMPRESSION and not runs_away(segment) for segment in segments):
+            astray = run_away()
+            if any(segment.compression_ratio > COMPRESSION for segment in segments) and not astray:
                 compression = None  # the audio supports the repetition, so higher temperatures are not tried
+            if not final:
+                segments = [] if astray else segments
+            elif astray or any(segment.avg_logprob < UNSURE for segment in segments):
+                short = False
         if not short:
             # The prompt is used only here: in a short window the decoder continues the prompt instead of the audio.
             segments, heard_in = decode(
@@ -190,15 +198,20 @@ class FasterWhisperEngine(BatchEngine):
                 initial_prompt=context or None,
                 compression_ratio_threshold=compression,
             )
-        return _transcript([(segment, words_spoken(segment, audio, confidence)) for segment in segments], heard_in)
+        return _transcript([(each, words_spoken(each, own, confidence)) for each, own in heard()], heard_in)
 
     @staticmethod
     def _segments(audio: Any, model: Any, *, timed: bool, **options: Any) -> tuple[list[Any], str]:
         """Return the segments, and the language."""
+        from faster_whisper.transcribe import get_compression_ratio
+
         timed = timed or not model.is_one_window(len(audio) / RATE)  # timestamps lead from window to window
         found, info = model.transcribe(audio, condition_on_previous_text=False, without_timestamps=not timed, **options)
-        # With word times the library would also decode the silence after the last word, and make up text for it.
-        return list(found if timed else islice(found, 1)), info.language
+        if not timed:
+            # With word times the library would also decode the silence after the last word, and make up text for it.
+            return list(islice(found, 1)), info.language
+        # The library's ratio is that of the whole window: a loop beside it would make any sentence a loop.
+        return [replace(each, compression_ratio=get_compression_ratio(each.text)) for each in found], info.language
 
 
 def _limit_arenas(number: int) -> None:

@@ -109,8 +109,10 @@ class Exchange:
         """
         closing = not self._request_is_read() or last
         whole: bytes | None = None
-        headers = [("Content-Type", response.content_type), *response.headers.items()]
-        if isinstance(response.body, str | bytes):
+        headers = [*response.headers.items()]
+        if response.status != HTTPStatus.NOT_MODIFIED:  # RFC 9110, 8.6 and 15.4.5
+            headers.append(("Content-Type", response.content_type))
+        if isinstance(response.body, str | bytes) and response.status != HTTPStatus.NOT_MODIFIED:
             whole = response.body.encode() if isinstance(response.body, str) else response.body
             headers.append(("Content-Length", str(len(whole))))
         if closing:

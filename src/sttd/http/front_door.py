@@ -54,7 +54,7 @@ class Served:
     health_only: bool = False
     """No WebSockets, and no requests but those about the daemon's health."""
     every_path: str = ""
-    """The path that all WebSockets are taken for, whatever path the client asks for; empty: the client's own."""
+    """The path that a WebSocket is taken for whose path is none of sttd's; empty: there is none."""
 
 
 class PatientListener(trio.abc.Listener[trio.SocketStream]):
@@ -155,7 +155,7 @@ class FrontDoor:
         del self._waiting[exchange]
         if deadline.cancelled_caught and not exchange.kept_alive:
             LIMITS_HIT.labels("head_s" if trio.current_time() >= deadline.deadline else "half_open").inc()
-        if request is not None and request.is_upgrade and served.every_path:
+        if request is not None and request.is_upgrade and served.every_path and request.path not in self._websockets:
             request = replace(request, target=f"{served.every_path}?{request.query}")
         return request
 

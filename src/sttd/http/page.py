@@ -42,8 +42,9 @@ class _File:
     headers: dict[str, str]
 
     async def answer(self, request: Request) -> Response:
-        """Return the file, or the news that the client has it."""
-        if self.headers["ETag"] in request.headers.get("if-none-match", ""):
+        """Return the file, or 304 if the client has the current version."""
+        known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+        if self.headers["ETag"] in known or "*" in known:
             return Response(HTTPStatus.NOT_MODIFIED, "", self.headers)
         return Response(HTTPStatus.OK, self.data, self.headers, self.content_type)
 
