@@ -29,7 +29,9 @@ class Page:
         self._number = 0
         self.faults: list[str] = []
         """What the page has thrown, and what the browser has refused it."""
-        for domain in ("Page", "Runtime", "Log", "DOM"):
+        self.sent: list[str] = []
+        """The texts that its WebSockets have sent."""
+        for domain in ("Page", "Runtime", "Log", "DOM", "Network"):
             self.call(f"{domain}.enable")
 
     def close(self) -> None:
@@ -42,6 +44,8 @@ class Page:
             message = json.loads(self._socket.recv())
             if message.get("method") == "Runtime.exceptionThrown":
                 self.faults.append(json.dumps(message["params"]["exceptionDetails"])[:500])
+            if message.get("method") == "Network.webSocketFrameSent" and message["params"]["response"]["opcode"] == 1:
+                self.sent.append(message["params"]["response"]["payloadData"])
             if message.get("method") == "Log.entryAdded" and message["params"]["entry"]["level"] == "error":
                 self.faults.append(message["params"]["entry"]["text"])
             if message.get("id") == self._number:

@@ -86,6 +86,7 @@ def test_push_to_talk(page: Page) -> None:
     page.wait_for("best of", "#partial")
     page.key("keyUp", "Space", " ")
     page.wait_for("best of", "#text", 5)
+    assert page.sent == ['{"type": "flush"}'], "the text does not wait for a pause"
     assert page.evaluate("document.querySelector('#microphone').ariaPressed") == "false"
 
 
@@ -122,7 +123,7 @@ def test_a_microphone_that_is_refused(tmp_path: Path, sound: Path, whisper: Daem
         page.go(f"http://{whisper.address}/")
         page.call("Browser.setPermission", permission={"name": "microphone"}, setting="denied")
         page.click("#microphone")
-        page.wait_for("not to give the microphone", "#status")
+        page.wait_for("blocks the microphone", "#status")
         picture(page, "denied")
         assert page.evaluate("document.querySelector('#microphone').ariaPressed") == "false"
 
@@ -164,20 +165,39 @@ def test_a_daemon_that_goes_and_comes(browser: AbstractContextManager[Page], mod
         with at_port(models, port):
             page.go(f"http://127.0.0.1:{port}/")
             page.click("#microphone")
-            page.wait_for("best of", "#partial")
-        page.wait_for("Trying again", "#status")
+            page.wait_for("best of times", "#text")
+        page.wait_for("what you say is kept", "#status")
         picture(page, "gone")
-        time.sleep(1)
+        time.sleep(5)
+        assert "ever" not in page.text("#text").lower()
         with at_port(models, port):
+            page.wait_for("ever tried", "#text")
             page.wait_for("no matter", "#text")
 
 
-def test_no_model(browser: AbstractContextManager[Page], tmp_path: Path) -> None:
+def test_a_language_that_the_model_does_not_know(page: Page) -> None:
+    page.evaluate("document.querySelector('#language').value = 'xx'")
+    page.click("#microphone")
+    page.wait_for("language", "#status")
+    assert page.evaluate("document.querySelector('#microphone').ariaPressed") == "false"
+    page.evaluate("document.querySelector('#language').value = 'en'")
+    page.evaluate("document.querySelector('#language').dispatchEvent(new Event('change'))")
+    page.click("#microphone")
+    page.wait_for("best of", "#text")
+
+
+def test_no_model(browser: AbstractContextManager[Page], models: Path, tmp_path: Path) -> None:
+    """The page says what to do; once it is done, the next click gives text."""
     with running_daemon(tmp_path / "empty", ready=False) as daemon, browser as page:
         page.go(f"http://{daemon.address}/")
         page.click("#microphone")
         page.wait_for("sttd models pull", "#status")
         picture(page, "no_model")
+        (tmp_path / "empty/faster_whisper").mkdir(parents=True)
+        shutil.copytree(models / "faster_whisper/tiny.en", tmp_path / "empty/faster_whisper/tiny.en")
+        wait_until(lambda: daemon.status()["ready"], 30, "the model to be loaded")
+        page.click("#microphone")
+        page.wait_for("best of", "#text")
 
 
 def test_the_json_document_s_own_client(browser: AbstractContextManager[Page], whisper: Daemon) -> None:

@@ -106,6 +106,13 @@ def test_javascript(script: str, provider: str, daemon: Daemon, spoken: Clip, sc
     check(answer(NODE, scripts / script, f"http://{daemon.address}/v1", spoken.path), provider, spoken)
 
 
+def test_the_types_of_sttd_js(scripts: Path) -> None:
+    for file in (HERE / "types.mts", ROOT / "src/sttd/http/page/sttd.d.ts"):
+        shutil.copy(file, scripts)
+    options = ("--noEmit", "--strict", "--target", "es2022", "--module", "nodenext")
+    answer(NODE, scripts / "node_modules/typescript/bin/tsc", *options, scripts / "types.mts")
+
+
 @pytest.mark.parametrize("script", ["speech_recognition_package.py", "pipecat_service.py"])
 def test_python(script: str, provider: str, daemon: Daemon, spoken: Clip, python: Path) -> None:
     language = "en" if provider == "faster_whisper" else "ko"  # pipecat sends one always

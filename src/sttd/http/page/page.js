@@ -2,7 +2,8 @@ import { SttdClient, SttdError } from "./sttd.js";
 
 const $ = (id) => document.getElementById(id);
 const CUE_S = 6, CUE_CHARACTERS = 84; // the maximum of a subtitle
-const found = []; // {text, words}: what is on the page; times in seconds since the session or the file began
+const found = []; // {text, start, end, words}: what is on the page; times in seconds since the first source began
+let base = 0, latest = 0; // where the source of what comes now begins: a session or a file; and where all ends so far
 let client = null;
 let token = sessionStorage.getItem("sttd.token") ?? ""; // kept only as long as the tab
 
@@ -15,10 +16,21 @@ function say(text, wrong = false) {
 
 const sentence = (text) => (text.endsWith(".") ? text : `${text}.`);
 
-function show(utterance) {
-  found.push(utterance);
+/** The button, and what is said unless something is wrong. */
+function render() {
+  $("microphone").setAttribute("aria-pressed", String(client?.listening ?? false));
+  if ($("status").classList.contains("wrong")) return;
+  if (client?.listening) say(client.connected ? "Listening." : "Connecting ...");
+  else say("");
+}
+
+function show({ text, words = [], start = 0, end = 0 }) {
+  const timed = words.map((word) => ({ word: word.word, start: base + word.start, end: base + word.end }));
+  const from = timed[0]?.start ?? base + start, to = timed.at(-1)?.end ?? base + end;
+  latest = Math.max(latest, to);
+  found.push({ text, start: from, end: to, words: timed });
   const line = document.createElement("p");
-  line.textContent = utterance.text;
+  line.textContent = text;
   const below = window.innerHeight + window.scrollY >= document.body.scrollHeight - 40;
   $("text").append(line);
   $("partial").textContent = "";
@@ -26,14 +38,12 @@ function show(utterance) {
 }
 
 function wrong(error) {
-  $("microphone").setAttribute("aria-pressed", "false");
-  const code = error instanceof SttdError ? error.code : "";
-  if (code === "token" || code === "bad_token") {
+  if (error.code === "token" || error.code === "bad_token") {
     $("ask").hidden = false;
     $("token").focus();
-    say(code === "token" ? "This sttd asks for a token." : "sttd does not know this token.", true);
+    say(error.code === "token" ? "This sttd asks for a token." : "sttd does not know this token.", true);
   } else {
-    say(error.message, true);
+    say(sentence(error.message), true);
   }
 }
 
@@ -41,78 +51,123 @@ function wrong(error) {
 
 function session() {
   if (client) return client;
-  client = new SttdClient({ token, words: true, codes: true, warnings: true, language: $("language").value.trim() });
-  client.addEventListener("ready", () => say(client.listening ? "Listening." : "Ready."));
-  client.addEventListener("partial", ({ detail }) => ($("partial").textContent = detail.text));
-  client.addEventListener("final", ({ detail: { text, words } }) => show({ text, words }));
-  client.addEventListener("level", ({ detail }) => ($("level").value = detail.peak));
-  client.addEventListener("warning", ({ detail }) => say(detail.message, true));
-  client.addEventListener("lost", ({ detail }) =>
-    say(`${sentence(detail.reason || "The connection is lost")} Trying again in ${Math.ceil(detail.again_ms / 1000)} s; what you say is kept.`, true));
-  client.addEventListener("error", ({ detail }) => {
-    const help = detail.code === "no_model" ? " On the machine of sttd: sttd models pull" : "";
-    say(sentence(detail.message) + help, true);
+  const mine = new SttdClient({ token, words: true, codes: true, warnings: true, language: $("language").value.trim() });
+  const on = (name, handler) => mine.addEventListener(name, ({ detail }) => mine === client && handler(detail));
+  on("open", () => (base = latest));
+  on("ready", () => {
+    if ($("status").dataset.lost) say("");
+    delete $("status").dataset.lost;
+    render();
   });
-  return client;
+  on("partial", ({ text }) => ($("partial").textContent = text));
+  on("final", show);
+  on("level", ({ peak }) => ($("level").value = peak));
+  on("warning", ({ message }) => say(message, true));
+  on("lost", ({ reason, again_ms }) => {
+    const kept = mine.listening ? "; what you say is kept" : "";
+    $("partial").textContent = "";
+    $("status").dataset.lost = "true";
+    say(`${sentence(reason || "The connection is lost")} Trying again in ${Math.ceil(again_ms / 1000)} s${kept}.`, true);
+  });
+  on("refused", (error) => leave().then(() => wrong(error)));
+  on("close", () => leave().then(render));
+  on("error", ({ code, message }) => {
+    const help = code === "no_model" ? " On the machine of sttd: sttd models pull" : "";
+    if (code === "no_model" || code === "microphone") leave(); // the next click begins anew
+    say(sentence(message) + help, true);
+  });
+  client = mine;
+  return mine;
 }
 
+/** Returns whether it listens. */
 async function listen() {
   const current = session();
-  say("Connecting ...");
-  $("microphone").setAttribute("aria-pressed", "true");
+  say("");
   try {
-    await current.microphone(); // it is first asked for by the click; what is said meanwhile waits
-    if (!current.connected) await current.connect();
-    say("Listening.");
+    const on = current.microphone(); // it is asked for by the click; what is said from now on waits
+    render();
+    await on;
+    await current.connect();
   } catch (error) {
-    await leave();
-    wrong(error);
+    if (error.code !== "closed" && current === client) {
+      await leave();
+      wrong(error);
+    }
   }
+  render();
+  return current === client && current.listening;
 }
 
-function rest() {
-  client?.stopMicrophone();
-  $("microphone").setAttribute("aria-pressed", "false");
-  say("");
+async function rest() {
+  const stopped = client?.stopMicrophone();
+  render();
+  await stopped;
 }
 
 async function leave() {
   const old = client;
   client = null;
-  $("microphone").setAttribute("aria-pressed", "false");
+  $("level").value = 0;
+  render();
   await old?.close();
 }
 
 $("microphone").addEventListener("click", () => (client?.listening ? rest() : listen()));
-$("language").addEventListener("change", () => leave());
-$("ask").addEventListener("submit", (event) => {
+$("language").addEventListener("change", async () => {
+  const again = client?.listening;
+  await leave();
+  if (again) listen();
+});
+$("ask").addEventListener("submit", async (event) => {
   event.preventDefault();
   token = $("token").value;
   sessionStorage.setItem("sttd.token", token);
   $("ask").hidden = true;
-  leave().then(about).then(listen);
+  await leave();
+  await about();
+  listen();
 });
 
-// Push to talk: the space bar, unless something is focused that uses it
+// Push to talk: the space bar, unless something has the focus that uses it
 
-const takesSpace = (element) => element.closest("input, button, .button, textarea, select");
+const takesSpace = (element) => element.closest?.("input, button:not(#microphone), .button, textarea, select");
+let held = false; // from the press of the space bar on, wherever the focus goes
 let talking = false;
+
+function release() {
+  if (talking) rest();
+  talking = false;
+}
+
 addEventListener("keydown", (event) => {
-  if (event.code !== "Space" || takesSpace(event.target)) return;
+  if (event.code !== "Space" || (!held && takesSpace(event.target))) return;
   event.preventDefault();
-  if (event.repeat || talking || client?.listening) return;
-  talking = true;
-  listen().then(() => talking || rest());
+  if (held || client?.listening) return;
+  held = talking = true;
+  listen();
 });
 addEventListener("keyup", (event) => {
-  if (event.code !== "Space" || !talking) return;
-  talking = false;
-  rest();
+  if (event.code !== "Space") return;
+  if (held || event.target === $("microphone")) event.preventDefault(); // no click
+  held = false;
+  release();
 });
+addEventListener("blur", () => {
+  held = false;
+  release();
+});
+addEventListener("visibilitychange", () => document.hidden && release());
 
 // Files
 
-function transcribe(file) {
+let queue = Promise.resolve(); // one file after the other
+
+function transcribe(files) {
+  for (const file of files) queue = queue.then(() => transcribeOne(file));
+}
+
+function transcribeOne(file) {
   const form = new FormData();
   form.append("file", file);
   form.append("stream", "true");
@@ -127,7 +182,7 @@ function transcribe(file) {
     for (const line of request.responseText.slice(read, end).split("\n\n")) {
       const event = JSON.parse(line.replace(/^data: /, ""));
       if (event.type === "transcript.text.delta") {
-        show({ text: event.delta.trim(), words: event.words });
+        show({ ...event, text: event.delta.trim() });
         say(`${file.name}: ${clock(event.end).slice(0, 8)} done`);
       }
       if (event.error) failed = event.error.message;
@@ -140,17 +195,21 @@ function transcribe(file) {
     say(`${file.name} is being transcribed.`);
   };
   request.onprogress = take;
-  request.onloadend = () => {
-    take();
-    $("progress").hidden = true;
-    if (request.status === 401) return wrong(new SttdError(token ? "bad_token" : "token", ""));
-    if (request.status !== 200) failed = message(request) || "sttd does not answer.";
-    say(failed ? `${file.name}: ${failed}` : `${file.name} is done.`, Boolean(failed));
-  };
   request.open("POST", new URL("v1/audio/transcriptions", document.baseURI));
   if (token) request.setRequestHeader("Authorization", `Bearer ${token}`);
+  base = latest;
   $("progress").hidden = false;
   request.send(form);
+  return new Promise((done) => {
+    request.onloadend = () => {
+      take();
+      $("progress").hidden = true;
+      if (request.status !== 200) failed = message(request) || "sttd does not answer.";
+      if (request.status === 401) wrong(new SttdError(token ? "bad_token" : "token", failed));
+      else say(failed ? `${file.name}: ${sentence(failed)}` : `${file.name} is done.`, Boolean(failed));
+      done();
+    };
+  });
 }
 
 function message(request) {
@@ -162,7 +221,7 @@ function message(request) {
 }
 
 $("file").addEventListener("change", () => {
-  for (const file of $("file").files) transcribe(file);
+  transcribe([...$("file").files]);
   $("file").value = "";
 });
 addEventListener("dragover", (event) => {
@@ -173,7 +232,7 @@ addEventListener("dragleave", () => document.body.classList.remove("drop"));
 addEventListener("drop", (event) => {
   event.preventDefault();
   document.body.classList.remove("drop");
-  for (const file of event.dataTransfer.files) transcribe(file);
+  transcribe([...event.dataTransfer.files]);
 });
 
 // The text elsewhere
@@ -185,12 +244,13 @@ function clock(seconds) {
   return `${two(ms / 3600000)}:${two(ms / 60000 % 60)}:${two(ms / 1000 % 60)},${String(ms % 1000).padStart(3, "0")}`;
 }
 
-// Subtitles: words that fit together into one.
+// Subtitles: words that fit together into one; an utterance without words is one.
 function cues() {
   const cut = [];
-  for (const { words } of found) {
+  for (const { text, start: from, end: to, words } of found) {
     let cue = null;
-    for (const { word, start, end } of words ?? []) {
+    if (!words.length) cut.push({ text, start: from, end: to });
+    for (const { word, start, end } of words) {
       if (!cue || end - cue.start > CUE_S || cue.text.length + word.length >= CUE_CHARACTERS) {
         cut.push(cue = { text: word, start, end });
       } else {
@@ -214,7 +274,13 @@ function save(text, name) {
 }
 
 $("copy").addEventListener("click", async () => {
-  await navigator.clipboard.writeText(plain());
+  try {
+    await navigator.clipboard.writeText(plain());
+  } catch { // a page that is not secure
+    getSelection().selectAllChildren($("text"));
+    if (!document.execCommand("copy")) return say("The browser does not let this page copy.", true);
+    getSelection().removeAllRanges();
+  }
   say("Copied.");
 });
 $("txt").addEventListener("click", () => save(plain(), "speech.txt"));
@@ -222,6 +288,7 @@ $("srt").addEventListener("click", () => save(srt(), "speech.srt"));
 $("clear").addEventListener("click", () => {
   found.length = 0;
   $("text").replaceChildren();
+  $("partial").textContent = "";
 });
 
 // Captions
