@@ -112,12 +112,7 @@ class Batch:
         self._named = len(work) > 1
         self._endpoints = endpoints
         self._kind = kind
-        self._fields = {
-            **fields,
-            "stream": "true",
-            "response_format": "verbose_json",
-            "timestamp_granularities[]": "word",
-        }
+        self._fields = fields
         self._bar = _bar(work) if not self._single else None
 
     async def run(self, at_once: int) -> None:

@@ -8,7 +8,7 @@ from io import TextIOWrapper
 from typing import TYPE_CHECKING, NoReturn
 
 from sttd import __version__
-from sttd.cli import check_config, models, serve, transcribe
+from sttd.cli import check_config, doctor, models, serve, transcribe
 from sttd.cli.options import Parser, common_options
 from sttd.errors import SttdError
 
@@ -35,6 +35,10 @@ def _parser() -> Parser:
     sending = commands.add_parser("transcribe", help="send a recording to a running daemon and print the text")
     transcribe.add_options(sending)
     sending.set_defaults(run=transcribe.run)
+
+    looking = commands.add_parser("doctor", parents=[common], help="say what is wrong on this machine, and what to do")
+    doctor.add_options(looking)
+    looking.set_defaults(run=doctor.run)
 
     managing = commands.add_parser("models", help="list, fetch, find, remove and check models")
     models.add_actions(managing, common)

@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
-import tempfile
-import time
-from contextlib import contextmanager
+from contextlib import nullcontext
 from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sttd.cli.files import FORMATS
-from sttd.errors import ConfigError, ModelError, RecognitionError, Unavailable
+from sttd.errors import ConfigError, RecognitionError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
 
     from sttd.cli.options import Parser
 
 URL = "ws://127.0.0.1:3000/ws/stt"
 TOKEN = "STTD_TOKEN"  # noqa: S105
 """The variable of the environment with the token that the daemon asks for."""
-START_S = 300.0
-"""Timeout for a daemon of one's own to have its model loaded."""
 SOME_FAILED = 1
 
 
@@ -68,11 +61,15 @@ def _files(arguments: argparse.Namespace) -> int:
     import trio
 
     from sttd.cli.files import Batch, jobs
+    from sttd.cli.own_daemon import own_daemon
     from sttd.cli.upload import Endpoint
 
     work = jobs(arguments.file or [str(files("sttd").joinpath("sample.wav"))], arguments.output, arguments.format)
     fields = {"language": arguments.language} if arguments.language else {}
-    with _daemon_of_its_own(arguments) if arguments.local else _nothing() as own:
+    chosen = [
+        part for name in ("provider", "model") if (value := vars(arguments)[name]) for part in (f"--{name}", value)
+    ]
+    with own_daemon(chosen) if arguments.local else nullcontext("") as own:
         addresses = [own] if own else arguments.url or [URL]
         endpoints = [Endpoint(address, os.environ.get(TOKEN, "")) for address in addresses]
         batch = Batch(work, endpoints, arguments.format, fields)
@@ -80,48 +77,6 @@ def _files(arguments: argparse.Namespace) -> int:
     if batch.failures and len(work) > 1:
         print(f"sttd: {len(batch.failures)} of {len(work)} recordings failed", file=sys.stderr)
     return SOME_FAILED if batch.failures else 0
-
-
-@contextmanager
-def _nothing() -> Iterator[str]:
-    yield ""
-
-
-@contextmanager
-def _daemon_of_its_own(arguments: argparse.Namespace) -> Iterator[str]:
-    """Start a daemon that only this command can reach; yield its address."""
-    with tempfile.TemporaryDirectory(prefix="sttd-") as folder:
-        path = f"{folder}/socket"
-        chosen = [
-            part for name in ("provider", "model") if (value := vars(arguments)[name]) for part in (f"--{name}", value)
-        ]
-        command = [sys.executable, "-m", "sttd", *chosen, "--listen", f"unix:{path}", "--log-level", "error"]
-        process = subprocess.Popen(  # noqa: S603 - this very program
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
-        )
-        try:
-            _wait_until_ready(process, path)
-            yield f"unix:{path}"
-        finally:
-            process.kill()  # it has nothing to keep
-            process.wait()
-
-
-def _wait_until_ready(process: subprocess.Popen[bytes], path: str) -> None:
-    from sttd.cli.upload import LOADING, readiness
-
-    until = time.monotonic() + START_S
-    while time.monotonic() < until:
-        if process.poll() is not None:
-            raise Unavailable("the model cannot be served; the line above says why")
-        if Path(path).exists():
-            reason = readiness(path)
-            if not reason:
-                return
-            if reason != LOADING:
-                raise ModelError(f"{reason}; fetch the model with: sttd models pull")
-        time.sleep(0.05)
-    raise Unavailable(f"the model was not loaded within {START_S:g} s")
 
 
 def _live(arguments: argparse.Namespace) -> int:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PATH = "/v1/audio/transcriptions"
+STREAM = {"stream": "true", "response_format": "verbose_json", "timestamp_granularities[]": "word"}
+"""The fields of a form that ask for an event for each utterance, with the times of words."""
 BLOCK = 1 << 16
 LOADING = "the model is loading"
 """What `/readyz` says meanwhile."""
@@ -58,15 +60,15 @@ class Endpoint:
         prefix = "" if self._socket else url.path.removesuffix("/ws/stt").rstrip("/")
         self._path = f"{prefix}{PATH}"
 
-    def transcribe(self, file: Path, fields: Mapping[str, str], said: Callable[[Utterance], None]) -> Found:
-        """Transcribe a file; `said` is called with each utterance.
+    def transcribe(self, file: Path, options: Mapping[str, str], said: Callable[[Utterance], None]) -> Found:
+        """Transcribe a file; `said` is called with each utterance. `options` are those of a session.
 
         Raises RecognitionError, naming the file, if it cannot be transcribed, and Unavailable if no daemon answers.
         """
         until = time.monotonic() + PATIENCE_S
         while True:
             with closing(self._connection()) as connection:
-                answer = self._send(connection, file, fields)
+                answer = self._send(connection, file, {**options, **STREAM})
                 if answer.status == HTTPStatus.OK:
                     return _read(file, answer, said)
                 code, message = _error(answer)

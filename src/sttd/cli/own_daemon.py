@@ -1,0 +1,58 @@
+"""A daemon that one command starts for itself, on a Unix socket that nobody else knows."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sttd.cli.upload import LOADING, readiness
+from sttd.errors import ModelError, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+START_S = 300.0
+"""Timeout for the model to be loaded."""
+
+
+@contextmanager
+def own_daemon(options: Sequence[str]) -> Iterator[str]:
+    """Start a daemon; yield its address once its model is loaded. `options` are those of the command line.
+
+    Raises ModelError if there is no model or it does not load, and Unavailable if the daemon does not start.
+    """
+    with tempfile.TemporaryDirectory(prefix="sttd-") as folder, (Path(folder) / "log").open("w+") as log:
+        path = f"{folder}/socket"
+        command = [sys.executable, "-m", "sttd", *options, "--listen", f"unix:{path}", "--log-level", "error"]
+        process = subprocess.Popen(  # noqa: S603 - this very program
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True
+        )
+        try:
+            _wait_until_ready(process, path, Path(log.name))
+            yield f"unix:{path}"
+        finally:
+            process.kill()  # it has nothing to keep
+            process.wait()
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], path: str, log: Path) -> None:
+    until = time.monotonic() + START_S
+    while time.monotonic() < until:
+        if (code := process.poll()) is not None:
+            said = log.read_text(errors="replace").strip().splitlines()
+            ended = f"sttd was killed by {signal.Signals(-code).name}" if code < 0 else f"sttd has ended with {code}"
+            raise Unavailable(said[-1].removeprefix("sttd: ") if said else ended)
+        if Path(path).exists():
+            reason = readiness(path)
+            if not reason:
+                return
+            if reason != LOADING:
+                raise ModelError(f"{reason}; fetch the model with: sttd models pull")
+        time.sleep(0.05)
+    raise Unavailable(f"the model was not loaded within {START_S:g} s")
