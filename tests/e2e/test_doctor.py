@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support import Daemon, environment
+from tests.support import Daemon, environment, running_daemon
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,6 +68,12 @@ def test_ports(whisper: Daemon, models: Path) -> None:
     code, found = doctor(models, "--listen", whisper.address)
     assert code == 0
     assert found["port"]["text"].endswith("sttd runs there")
+    with running_daemon(models, "--set", "wyoming.listen=127.0.0.1:0") as daemon:
+        address = re.search(r"Wyoming\s+tcp://(\S+)", "".join(daemon.lines))
+        assert address
+        code, found = doctor(models, *FREE, "--set", f"wyoming.listen={address[1]}")
+    assert code == 0
+    assert found["port"]["text"] == f"{address[1]}: sttd runs there"
     with socket.create_server(("127.0.0.1", 0)) as other:
         code, found = doctor(models, "--listen", f"127.0.0.1:{other.getsockname()[1]}")
     assert code == 1

@@ -113,6 +113,14 @@ def test_without_a_daemon(models: Path, folder: Path) -> None:
     assert "best of times" in done.stdout
 
 
+def test_without_a_daemon_where_one_runs(whisper: Daemon, models: Path, folder: Path) -> None:
+    """The addresses and the tokens of the machine's own daemon, which stand in the same settings, are no concern."""
+    settings = {"STTD_WYOMING__LISTEN": whisper.address, "STTD_ACCESS__TOKENS_FILE": "/nonexistent/tokens.toml"}
+    done = sttd("--local", folder / "best.flac", models=models, **settings)
+    assert done.returncode == 0, done.stderr
+    assert "best of times" in done.stdout
+
+
 def test_a_daemon_without_room_is_asked_again(models: Path, folder: Path) -> None:
     with running_daemon(models, "--set", "limits.uploads=1") as daemon:
         done = sttd("--url", daemon.url("/ws/stt"), folder / "best.ogg", folder / "best.flac", "--jobs", 2)

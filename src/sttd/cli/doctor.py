@@ -8,10 +8,11 @@ import platform
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from sttd.cli.options import Parser
     from sttd.config.config import Config
+    from sttd.ops.sockets import Address
 
 OK, WARNING, WRONG = "ok", "warning", "wrong"
 MB = 1e6
@@ -162,16 +164,14 @@ def _ports(config: Config) -> Iterator[Finding]:
     from sttd.ops.sockets import addresses
 
     for address in addresses(config):
-        if "/" in str(address):
+        if address.path:
             continue
-        host, _, port = str(address).rpartition(":")
-        family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
         try:
-            with socket.socket(family) as tried:
+            with socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET) as tried:
                 tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                tried.bind((host.strip("[]"), int(port)))
+                tried.bind((address.host, address.port))
         except OSError as error:
-            if _answers(host.strip("[]"), int(port)):
+            if _answers(address):
                 yield Finding("port", OK, f"{address}: sttd runs there")
             else:
                 todo = "stop what uses it (ss -ltnp), or change server.listen"
@@ -180,13 +180,25 @@ def _ports(config: Config) -> Iterator[Finding]:
             yield Finding("port", OK, f"{address} is free")
 
 
-def _answers(host: str, port: int) -> bool:
-    """Whether sttd answers there: as `/livez`, or as Wyoming."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-    with suppress(OSError), socket.create_connection((host, port), timeout=2) as client:
-        client.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        return client.recv(1000).endswith((b"ok\n", b"}"))
-    return False
+def _answers(address: Address) -> bool:
+    """Return whether sttd answers there: to `/livez`, over TLS if it is such a listener, or to Wyoming's `describe`."""
+    from sttd.ops.sockets import Kind
+
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104
+    request, answer = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", b"\r\n\r\nok\n"
+    if address.kind is Kind.WYOMING:
+        request, answer = b'{"type": "describe"}\n', b'"info"'
+    said = b""
+    with suppress(OSError), ExitStack() as stack:
+        client = stack.enter_context(socket.create_connection((host, address.port), timeout=2))
+        if address.kind is Kind.TLS:
+            context = ssl.create_default_context()
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # only asked whether it lives
+            client = stack.enter_context(context.wrap_socket(client))
+        client.sendall(request)
+        while answer not in said and (data := client.recv(1000)):
+            said += data
+    return answer in said
 
 
 def _service(config: Config) -> Iterator[Finding]:  # noqa: ARG001
@@ -228,7 +240,7 @@ def _decoding(config: Config, arguments: argparse.Namespace) -> Iterator[Finding
     from sttd.cli.own_daemon import own_daemon
     from sttd.cli.upload import Endpoint
 
-    if local_config(config) is None or config.provider != getattr(local_config(config), "provider", ""):
+    if local_config(config) != config:  # the provider is in the cloud: nothing is sent there unasked
         return
     given = vars(arguments)
     names = (("config", "--config"), ("provider", "--provider"), ("model", "--model"), ("language", "--language"))

@@ -29,7 +29,7 @@ MEDIA = re.compile(
     r"\.(3gp|aac|ac3|aiff?|amr|au|avi|caf|flac|flv|m4[ab]|mka|mkv|mov|mp[34]|mpe?g|og[ag]|opus|ts|w64|wav|webm|wma)",
     re.I,
 )
-"""The suffixes of what is taken from a folder."""
+"""Suffixes of the media files that are taken from a folder."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ from sttd.errors import ModelError, Unavailable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+ALONE = ("server.tls_listen", "server.health_listen", "vosk_server.listen", "wyoming.listen", "access.tokens_file")
+"""Settings that are emptied: the machine's own daemon has those addresses, and nobody else gets to this one."""
 START_S = 300.0
 """Timeout for the model to be loaded."""
 
@@ -30,6 +32,7 @@ def own_daemon(options: Sequence[str]) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="sttd-") as folder, (Path(folder) / "log").open("w+") as log:
         path = f"{folder}/socket"
         command = [sys.executable, "-m", "sttd", *options, "--listen", f"unix:{path}", "--log-level", "error"]
+        command += [part for setting in ALONE for part in ("--set", f"{setting}=")]
         process = subprocess.Popen(  # noqa: S603 - this very program
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True
         )

@@ -153,8 +153,8 @@ class FasterWhisperEngine(BatchEngine):
             return sum(len(segment.tokens) for segment in segments) >= most or any(starmap(loops, heard()))
 
         def heard() -> Sequence[tuple[Any, Any]]:
-            """Return each segment with its audio."""
-            if len(segments) == 1:  # without timestamps
+            """Return each segment with its audio. A single segment has all of it, also what its end time leaves out."""
+            if len(segments) == 1:
                 return [(segments[0], audio)]
             return [(each, audio[int(each.start * RATE) : int(each.end * RATE)]) for each in segments]
 
