@@ -19,7 +19,8 @@ from sttd.audio.decode import Unusable, wav_pieces
 from sttd.audio.format import converter
 from sttd.clouds.deepgram_results import Assembler
 from sttd.clouds.groq import transcript_of
-from sttd.config.config import AccessConfig, LimitsConfig, SessionOptions, apply_options, load
+from sttd.config.config import AccessConfig, LimitsConfig, SessionOptions, apply_options
+from sttd.config.loading import load
 from sttd.errors import CloudError, ConfigError, ModelError, OptionError
 from sttd.events import Configure, Ending
 from sttd.http.access import Access

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sttd.config.config import Config, SessionOptions, apply_options, load
+from sttd.config.config import Config, SessionOptions, apply_options
+from sttd.config.loading import load
 from sttd.config.settings import settings_of
 from sttd.errors import ConfigError, OptionError
 

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from sttd.audio.decode import Unusable, wav_pieces
 from sttd.clouds.groq import transcript_of
-from sttd.config.config import AccessConfig, Config, load
+from sttd.config.config import AccessConfig, Config
+from sttd.config.loading import load
 from sttd.config.settings import settings_of
 from sttd.errors import CloudError, ConfigError
 from sttd.http.access import Access
