@@ -12,7 +12,7 @@ PREFIX ?= /opt/sttd
 EXTRAS ?= vosk,faster-whisper,groq,flac
 MODEL ?=
 
-.PHONY: serve test lint bench cover fuzz check-native sanitize valgrind cover-native arm64 booted fresh reliability lock lowest browser clients home-assistant clean install announce uninstall
+.PHONY: serve test lint man bench cover fuzz check-native sanitize valgrind cover-native arm64 booted fresh reliability lock lowest browser clients home-assistant clean install announce uninstall
 
 serve: $(VENV)/.installed
 	$(BIN)/sttd models pull
@@ -60,6 +60,13 @@ cover: $(VENV)/.installed-test
 FUZZ_S ?= 60
 fuzz: $(VENV)/.installed-test $(VENV)/.installed-fuzz
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_S)
+
+# The manual page, from the parser of the command line.
+MAN ?= build/sttd.1
+man: $(VENV)/.installed-test
+	mkdir -p $(dir $(MAN))
+	$(BIN)/argparse-manpage --module sttd.cli.main --function manual --prog sttd --project-name sttd --manual-title sttd \
+	  --description "speech to text on your own box" --include docs/manual.txt --output $(MAN)
 
 # As root: a virtual environment, a model, the units, and settings where there are none yet; starts it.
 install:

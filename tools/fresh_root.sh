@@ -2,7 +2,7 @@
 # Tries README.md's two commands in a fresh root of a Debian release, as root: tools/fresh_root.sh bookworm
 # It gets this tree's files and nothing else: no ../shared, no models, no packages, no settings of pip but certificates.
 # Needs debootstrap and systemd-nspawn. The root stays in .cache/fresh-RELEASE until the next run. With SERVE_ONLY=1 it
-# leaves the tests out.
+# leaves the tests out; with TESTS="tests/unit ..." it runs a part of them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 release=$1
@@ -31,4 +31,4 @@ if grep -qi "warning\|deprecat\|notice" "$root/var/log/serve.log"; then
     echo "make serve warned of something"
     exit 1
 fi
-[ -n "${SERVE_ONLY:-}" ] || inside make test
+[ -n "${SERVE_ONLY:-}" ] || inside make test ${TESTS:+PYTEST_ARGS="-n 2 --dist loadfile $TESTS"}

@@ -21,7 +21,7 @@ PROJECT = Path("pyproject.toml")
 FOLDER = Path("requirements")
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 PLATFORMS = ("x86_64-manylinux_2_28", "aarch64-manylinux_2_28")
-SOURCE_ONLY = ("srt",)
+SOURCE_ONLY = ("srt", "argparse-manpage")
 """Packages without wheels, which are plain Python: anybody can build them."""
 OLDEST_TESTED = "lowest"
 """The set with the lowest versions that pyproject.toml allows, of what it names; for Python 3.11."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -70,6 +71,17 @@ def test_version() -> None:
         (["--set", "server.listen="], {}, 78, "at least one host:port"),
         (["check-config", "--listen", "x"], {}, 78, "host:port"),
         (["--nonsense"], {}, 64, "unrecognized arguments"),
+        (["modls"], {}, 64, "did you mean models?"),
+        (["models", "pul"], {}, 64, "did you mean pull?"),
+        (["transcribe", "--formt=srt", "x.wav"], {}, 64, "did you mean --format?"),
+        (["doctor", "--cofig", "x"], {}, 64, "did you mean --config?"),
+        (["transcribe", "x.wav", "--format", "str"], {}, 64, "did you mean srt?"),
+        (["completion", "bsh"], {}, 64, "did you mean bash?"),
+        (["--set", "endpoint.min_silense_ms=300"], {}, 78, "did you mean 'endpoint.min_silence_ms'?"),
+        (["--model", "bse.en"], {}, 78, "did you mean base.en?"),
+        (["bench"], {}, 66, "sttd models pull"),
+        (["bench", "nobody"], {}, 78, "there is no model nobody"),
+        (["listen", "--exec", "nobody-has-this-program"], {}, 78, "there is no command nobody-has-this-program"),
         (["models"], {}, 64, "ACTION"),
         (["models", "path"], {}, 66, "sttd models pull tiny.en"),
         (["models", "pull", "huge"], {}, 78, "neither a folder nor in the catalog"),
@@ -305,3 +317,57 @@ def test_a_light_installation_says_which_extra_is_missing(tmp_path: Path) -> Non
         assert done.returncode == 69
         assert f"pip install 'sttd[{extra}]'" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+COMPLETED = [
+    ("sttd tr", "transcribe"),
+    ("sttd models pu", "pull"),
+    ("sttd models pull vosk-small-k", "vosk-small-ko"),
+    ("sttd --set endpoint.min_si", "endpoint.min_silence_ms="),
+    ("sttd transcribe --fo", "--format"),
+    ("sttd transcribe -f s", "srt"),
+    ("sttd serve --provider v", "vosk"),
+    ("sttd transcribe README", "README.md"),
+]
+IN_BASH = """source /dev/stdin
+COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMP_LINE="$*"; COMP_POINT=${#COMP_LINE}
+_shtab_sttd sttd "${COMP_WORDS[$COMP_CWORD]}" "${COMP_WORDS[$((COMP_CWORD - 1))]}"
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+IN_FISH = "source -; complete -C $argv[1]"
+
+
+@pytest.mark.parametrize("shell", ["bash", "fish"])
+def test_completion(shell: str) -> None:
+    if not shutil.which(shell):
+        pytest.skip(f"there is no {shell} here")
+    script = sttd("completion", shell).stdout
+    for line, completed in COMPLETED:
+        words = ["bash", "-c", IN_BASH, "bash", *line.split()] if shell == "bash" else ["fish", "-c", IN_FISH, line]
+        done = subprocess.run(words, input=script, capture_output=True, text=True, check=True, cwd=ROOT)
+        assert [found.split("\t")[0] for found in done.stdout.splitlines()] == [completed], line
+        assert not done.stderr
+
+
+def test_completion_in_zsh() -> None:
+    if not shutil.which("zsh"):
+        pytest.skip("there is no zsh here")
+    check = "autoload -U compinit; compinit -D; source /dev/stdin; whence -w _shtab_sttd; whence -w _shtab_sttd_models"
+    done = subprocess.run(
+        ["zsh", "-f", "-c", check], input=sttd("completion", "zsh").stdout, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "_shtab_sttd: function\n_shtab_sttd_models: function\n"
+
+
+def test_the_manual_page_has_every_command_and_option(tmp_path: Path) -> None:
+    subprocess.run(["make", "-s", "man", f"MAN={tmp_path / 'sttd.1'}"], cwd=ROOT, check=True)
+    page = (tmp_path / "sttd.1").read_text().replace("\\-", "-")
+    shown = set(re.findall(r"--[a-z-]+", page))
+    for command in ([], ["transcribe"], ["listen"], ["doctor"], ["bench"], ["models", "pull"], ["models", "import"]):
+        helped = sttd(*command, "--help").stdout
+        assert set(re.findall(r"--[a-z-]+", helped)) - {"--help"} <= shown, command
+    for heading in ("EXIT STATUS", "ENVIRONMENT", "FILES"):
+        assert f'.SH "{heading}"' in page or f".SH {heading}" in page
+    if shutil.which("mandoc"):
+        lint = subprocess.run(["mandoc", "-Tlint", "-W", "error", tmp_path / "sttd.1"], capture_output=True, text=True)
+        assert not lint.stdout

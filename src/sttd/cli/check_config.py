@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from sttd.cli.options import load_settings
+from sttd.cli.options import add_settings, load_settings
 from sttd.cli.serve import check
 from sttd.config.config import Config
 from sttd.config.settings import settings_of, value_of
@@ -13,6 +13,16 @@ from sttd.providers.registry import local_config
 
 if TYPE_CHECKING:
     import argparse
+
+    from sttd.cli.options import Parser
+
+
+NAME, HELP = "check-config", "print all settings and where they come from"
+
+
+def add_options(parser: Parser) -> None:
+    """Say what the command takes."""
+    add_settings(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -1,11 +1,12 @@
-"""A client of the JSON protocol: what `sttd transcribe` runs, and an example of how to talk to the daemon."""
+"""A client of the JSON protocol: what `sttd transcribe -` and `sttd listen` run, and an example for others."""
 
 from __future__ import annotations
 
 import io
 import json
 import sys
-from typing import TYPE_CHECKING, BinaryIO
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlencode
 
 import trio
@@ -15,17 +16,28 @@ from trio_websocket import (
     HandshakeError,
     WebSocketConnection,
     connect_websocket_url,
+    wrap_client_stream,
 )
 
 from sttd.audio.format import RATE
+from sttd.cli.options import URL
 from sttd.engines.base import sample as spoken
 from sttd.errors import RecognitionError, Unavailable, first
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+    Event = Mapping[str, Any]
 
 PIECE_BYTES = RATE // 10 * 2
-ABNORMAL = 1006
+FLUSH, EOF = '{"type": "flush"}', '{"type": "eof"}'
+ABNORMAL, IN_ORDER = 1006, 1000
+FOR_GOOD = (1008, 4429)
+"""Close codes: an option cannot be used; the quota is used up."""
+
+
+class Refused(RecognitionError):
+    """The daemon ended the session for a reason that another attempt meets again."""
 
 
 class Stream:
@@ -46,15 +58,14 @@ class Stream:
 
 
 async def transcribe(
-    url: str, token: str, stream: Stream, options: Mapping[str, object], show: Callable[[str, str], None]
+    url: str, token: str, stream: Stream, options: Mapping[str, object], show: Callable[[Event], None]
 ) -> None:
-    """Send a stream; `show` is called with each event's type and text, or message. SttdError where that fails."""
-    query = ("&" if "?" in url else "?") + urlencode(options)
+    """Send a stream; `show` is called with each event. Raises SttdError if that fails."""
     try:
-        async with trio.open_nursery() as nursery:
-            websocket = await _connected(nursery, url, url + query, token)
+        async with connected(url, token, options) as websocket, trio.open_nursery() as nursery:
             nursery.start_soon(_send, websocket, stream)
-            await _show_events(websocket, show)
+            while (event := await next_event(websocket)) is not None:
+                show(event)
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         raise first(group) from None
@@ -62,37 +73,53 @@ async def transcribe(
         raise RecognitionError("there was no audio to send")
 
 
-async def _connected(nursery: trio.Nursery, url: str, target: str, token: str) -> WebSocketConnection:
-    try:
-        headers = [(b"Authorization", f"Bearer {token}".encode())] if token else []
-        return await connect_websocket_url(nursery, target, extra_headers=headers)
-    except ConnectionRejected as rejected:
-        said = (rejected.body or b"").decode(errors="replace").strip()
-        raise Unavailable(f"sttd at {url} refuses: {rejected.status_code} {said}".rstrip()) from None
-    except (OSError, HandshakeError) as error:
-        raise Unavailable(f"no sttd answers at {url}: {error!r}; is it running?") from None
+@asynccontextmanager
+async def connected(url: str, token: str, options: Mapping[str, object]) -> AsyncIterator[WebSocketConnection]:
+    """Connect to a daemon, at an address like `ws://host:3000/ws/stt` or `unix:/path`.
 
-
-async def _show_events(websocket: WebSocketConnection, show: Callable[[str, str], None]) -> None:
-    while True:
+    Raises Unavailable if none answers there, or if it refuses.
+    """
+    query = urlencode(options)
+    headers = [(b"Authorization", f"Bearer {token}".encode())] if token else []
+    async with trio.open_nursery() as nursery:
         try:
-            event = dict(json.loads(await websocket.get_message()))
-        except ConnectionClosed as closed:
-            if closed.reason is None or closed.reason.code == ABNORMAL:
-                raise RecognitionError("the connection to the daemon was cut") from None
-            if closed.reason.code != 1000:
-                how = f"{closed.reason.code} {closed.reason.reason or ''}"
-                raise RecognitionError(f"the daemon closed the connection: {how}") from None
-            return
-        except (ValueError, TypeError):
-            raise RecognitionError("what came is not of the JSON protocol; its address ends in /ws/stt") from None
-        show(str(event.get("type")), str(event.get("message", "") or event.get("text", "")))
+            if url.startswith("unix:"):
+                stream = await trio.open_unix_socket(url.removeprefix("unix:"))
+                target = f"/ws/stt?{query}"
+                websocket = await wrap_client_stream(nursery, stream, "localhost", target, extra_headers=headers)
+            else:
+                target = f"{url}{'&' if '?' in url else '?'}{query}"
+                websocket = await connect_websocket_url(nursery, target, extra_headers=headers)
+        except ConnectionRejected as rejected:
+            said = (rejected.body or b"").decode(errors="replace").strip()
+            raise Unavailable(f"sttd at {url} refuses: {rejected.status_code} {said}".rstrip()) from None
+        except ValueError as error:
+            raise Unavailable(f"{url}: {error}; an address is like {URL}, or unix:/path") from None
+        except (OSError, HandshakeError) as error:
+            raise Unavailable(f"no sttd answers at {url}: {error!r}; is it running?") from None
+        yield websocket
+        nursery.cancel_scope.cancel()
+
+
+async def next_event(websocket: WebSocketConnection) -> Event | None:
+    """Return the next event; None after the session's end. Raises RecognitionError if it does not end in order."""
+    try:
+        return dict(json.loads(await websocket.get_message()))
+    except ConnectionClosed as closed:
+        if closed.reason is None or closed.reason.code == ABNORMAL:
+            raise RecognitionError("the connection to the daemon was cut") from None
+        if closed.reason.code == IN_ORDER:
+            return None
+        kind = Refused if closed.reason.code in FOR_GOOD else RecognitionError
+        raise kind(f"the daemon closed the connection: {closed.reason.code} {closed.reason.reason or ''}") from None
+    except (ValueError, TypeError):
+        raise Refused("what came is not of the JSON protocol; its address ends in /ws/stt") from None
 
 
 async def _send(websocket: WebSocketConnection, stream: Stream) -> None:
     try:
         while piece := await trio.to_thread.run_sync(stream.next_piece, abandon_on_cancel=True):
             await websocket.send_message(piece)
-        await websocket.send_message('{"type": "eof"}')
+        await websocket.send_message(EOF)
     except ConnectionClosed:
         return  # the other task reports it

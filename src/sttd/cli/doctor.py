@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sttd import __version__
-from sttd.cli.options import load_settings
+from sttd.cli.options import add_settings, load_settings
 from sttd.errors import SttdError
 from sttd.providers.registry import local_config
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sttd.config.config import Config
     from sttd.ops.sockets import Address
 
+NAME, HELP = "doctor", "say what is wrong on this machine, and what to do"
 OK, WARNING, WRONG = "ok", "warning", "wrong"
 MB = 1e6
 PROCESS_MB = 150
@@ -53,6 +54,7 @@ class Finding:
 
 def add_options(parser: Parser) -> None:
     """Say what the command takes."""
+    add_settings(parser)
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
 
 
@@ -251,10 +253,10 @@ def _decoding(config: Config, arguments: argparse.Namespace) -> Iterator[Finding
         length = file.getnframes() / file.getframerate()
     started = time.monotonic()
     try:
-        with own_daemon(options) as address:
+        with own_daemon(options) as daemon:
             loaded = time.monotonic() - started
             started = time.monotonic()
-            found = Endpoint(address).transcribe(sample, {}, lambda _utterance: None)
+            found = Endpoint(daemon.address).transcribe(sample, {}, lambda _utterance: None)
             factor = (time.monotonic() - started) / length
     except SttdError as error:
         yield Finding("decoding", WRONG, str(error), "sttd models pull; or choose another model or provider")

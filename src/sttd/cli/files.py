@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from sttd.cli.upload import Endpoint, Found
 
-FORMATS = ("txt", "srt", "vtt", "json", "tsv")
 MEDIA = re.compile(
     r"\.(3gp|aac|ac3|aiff?|amr|au|avi|caf|flac|flv|m4[ab]|mka|mkv|mov|mp[34]|mpe?g|og[ag]|opus|ts|w64|wav|webm|wma)",
     re.I,
@@ -86,7 +85,7 @@ def _expanded(name: str) -> Iterator[tuple[Path, Path]]:
 
 
 def formatted(kind: str, found: Found, language: str) -> str:
-    """Return a text in one of FORMATS."""
+    """Return a text in one of the formats of `sttd transcribe`."""
     utterances = found.utterances
     if kind == "tsv":
         lines = (f"{u.start * 1000:.0f}\t{u.end * 1000:.0f}\t{u.text.replace(chr(9), ' ')}\n" for u in utterances)

@@ -2,55 +2,79 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, NoReturn
 
 from sttd import __version__
-from sttd.cli import check_config, doctor, models, serve, transcribe
-from sttd.cli.options import Parser, common_options
+from sttd.cli import bench, check_config, completion, doctor, listen, models, serve, transcribe
+from sttd.cli.options import Parser, add_settings, suggestion
 from sttd.errors import SttdError
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Sequence
 
 INTERRUPTED = 130
+COMMANDS = {
+    "speech to text": (transcribe, listen),
+    "the daemon": (serve, check_config),
+    "this machine": (models, doctor, bench, completion),
+}
+"""The modules of the commands, in groups. Each has NAME, HELP, `add_options` and `run`."""
 
 
-def _parser() -> Parser:
-    common = common_options()
-    parser = Parser(prog="sttd", description="Speech to text over WebSockets, on your own box.", parents=[common])
-    parser.add_argument("--version", action="version", version=f"sttd {__version__}")
-    parser.set_defaults(run=serve.run)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
+def parser(*, overview: bool = True) -> Parser:
+    """Return the parser of the command line; its help has all commands in groups if `overview` is set."""
+    found = Parser(
+        prog="sttd",
+        description="Speech to text, on your own box. Without a command sttd runs the daemon, as `sttd serve` does.",
+        usage="sttd [COMMAND] [OPTION]...",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_overview() if overview else "",
+    )
+    add_settings(found)
+    found.add_argument("--version", action="version", version=f"sttd {__version__}", help="print the version")
+    found.set_defaults(run=serve.run, parser=found, manual=manual)
+    commands = found.add_subparsers(
+        title="commands",
+        prog="sttd",
+        metavar="COMMAND",
+        parser_class=Parser,
+        help=argparse.SUPPRESS if overview else "",
+    )
+    for group in COMMANDS.values():
+        for module in group:
+            command = commands.add_parser(module.NAME, help=module.HELP, description=f"{_sentence(module.HELP)}.")
+            command.set_defaults(run=module.run, parser=command)
+            module.add_options(command)
+    return found
 
-    serving = commands.add_parser("serve", parents=[common], help="run the daemon (what plain `sttd` does)")
-    serving.set_defaults(run=serve.run)
 
-    checking = commands.add_parser("check-config", parents=[common], help="print all settings and where they come from")
-    checking.set_defaults(run=check_config.run)
+def manual() -> Parser:
+    """Return the parser for the manual page (`make man`) and for `sttd completion`."""
+    return parser(overview=False)
 
-    sending = commands.add_parser("transcribe", help="send a recording to a running daemon and print the text")
-    transcribe.add_options(sending)
-    sending.set_defaults(run=transcribe.run)
 
-    looking = commands.add_parser("doctor", parents=[common], help="say what is wrong on this machine, and what to do")
-    doctor.add_options(looking)
-    looking.set_defaults(run=doctor.run)
+def _overview() -> str:
+    lines = []
+    for title, group in COMMANDS.items():
+        lines += [f"{title}:", *(f"  {module.NAME:14}{module.HELP}" for module in group), ""]
+    return "\n".join([*lines, "`sttd COMMAND --help` has a command's own options."])
 
-    managing = commands.add_parser("models", help="list, fetch, find, remove and check models")
-    models.add_actions(managing, common)
-    return parser
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the arguments. argparse takes no files behind an option that is behind files: those are added here."""
-    parser = _parser()
-    arguments, rest = parser.parse_known_args(argv)
-    if rest and (arguments.run is not transcribe.run or any(part.startswith("-") for part in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    arguments, rest = parser().parse_known_args(argv)
+    options = [part for part in rest if part.startswith("-")]
+    if options or (rest and arguments.run is not transcribe.run):
+        hint = suggestion(options[0].partition("=")[0], arguments.parser.options()) if options else ""
+        arguments.parser.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
     if rest:
         arguments.file += rest
     return arguments

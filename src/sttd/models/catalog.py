@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +45,20 @@ class Entry:
     languages: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     default: bool = False
+    note: str = ""
     sources: tuple[Source, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
+
+    def mirrored(self, urls: Sequence[str]) -> Entry:
+        """Return this model with other sources: addresses of zip archives, or of folders with its files."""
+        names = next((source.names for source in self.sources if source.names), tuple(self.files))
+        places = (
+            Source(kind="zip", url=url, pinned=bool(self.files))
+            if urlsplit(url).path.endswith(".zip")
+            else Source(kind="files", url=url.rstrip("/") + "/", names=names, pinned=bool(self.files))
+            for url in urls
+        )
+        return replace(self, sources=tuple(places))
 
 
 def parse(text: str) -> dict[str, Entry]:

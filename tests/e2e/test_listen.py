@@ -1,0 +1,217 @@
+"""`sttd listen`: what a microphone hears. The microphone is PulseAudio's monitor of a loudspeaker that nobody has."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+import termios
+import time
+from contextlib import contextmanager
+from ctypes.util import find_library
+from typing import TYPE_CHECKING
+
+import jiwer
+import pytest
+import soundfile
+
+from tests.support import ROOT, Daemon, environment, normalized, running_daemon, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SAID = "what you hear is turned into text on your own machine"
+
+
+def complete(said: int, texts: list[str]) -> bool:
+    """Whether so many sentences are there, with every word; the recognizer may take some for others."""
+    compared = jiwer.process_words(" ".join([SAID] * said), " ".join(texts))
+    return compared.deletions == 0 and compared.wer < 0.25
+
+
+NEEDED = ("pulseaudio", "paplay")
+
+pytestmark = pytest.mark.skipif(
+    not all(map(shutil.which, NEEDED)) or not find_library("portaudio"),
+    reason="pulseaudio, libportaudio2 and libasound2-plugins are not installed: there is no microphone to listen to",
+)
+
+
+class Speaker:
+    """A PulseAudio server with a loudspeaker, whose monitor is the microphone of `environment`."""
+
+    def __init__(self, folder: Path) -> None:
+        socket = folder / "native"
+        modules = (f"module-native-protocol-unix socket={socket} auth-anonymous=1", "module-null-sink rate=48000")
+        command = ["pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1", "--use-pid-file=no"]
+        command += [part for module in modules for part in ("-L", module)]
+        own = {"XDG_RUNTIME_DIR": str(folder), "HOME": str(folder)}
+        self.process = subprocess.Popen(command, env={**os.environ, **own}, stderr=subprocess.DEVNULL)
+        self.environment = {**own, "PULSE_SERVER": f"unix:{socket}"}
+        self.speech = folder / "speech.wav"
+        samples, rate = soundfile.read(ROOT / "src/sttd/sample.wav", dtype="int16")
+        soundfile.write(self.speech, samples[int(1.9 * rate) :], rate)  # its second sentence
+        wait_until(socket.exists, 20, "PulseAudio")
+
+    def play(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(["paplay", str(self.speech)], env={**os.environ, **self.environment})
+
+
+@pytest.fixture
+def speaker(tmp_path: Path) -> Iterator[Speaker]:
+    folder = tmp_path / "pulse"
+    folder.mkdir(mode=0o700)
+    found = Speaker(folder)
+    yield found
+    found.process.kill()
+    found.process.wait()
+
+
+class Listener:
+    """A running `sttd listen`."""
+
+    def __init__(self, speaker: Speaker, *arguments: str, folder: Path, stdin: int | None = subprocess.DEVNULL) -> None:
+        self.out, self.err = folder / "out", folder / "err"
+        command = [sys.executable, "-m", "sttd", "listen", *arguments]
+        with self.out.open("w") as out, self.err.open("w") as err:
+            settings = environment("/nonexistent", **speaker.environment)
+            self.process = subprocess.Popen(command, stdin=stdin, stdout=out, stderr=err, env=settings)
+        wait_until(lambda: "Listening to" in self.said or self.process.poll() is not None, 20, "sttd to listen")
+
+    @property
+    def said(self) -> str:
+        return self.err.read_text()
+
+    @property
+    def texts(self) -> list[str]:
+        return [normalized(line) for line in self.out.read_text().splitlines()]
+
+    def end(self, number: int = signal.SIGINT) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(30)
+
+
+@contextmanager
+def listener(
+    speaker: Speaker, *arguments: str, folder: Path, stdin: int | None = subprocess.DEVNULL
+) -> Iterator[Listener]:
+    found = Listener(speaker, *arguments, folder=folder, stdin=stdin)
+    try:
+        yield found
+    finally:
+        found.process.kill()
+        found.process.wait()
+
+
+def test_what_is_said_is_printed_and_given_to_a_command(whisper: Daemon, speaker: Speaker, tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    command = f"""sh -c 'sleep 1; echo "$1" >> {notes}' sh"""
+    with listener(speaker, "--url", whisper.url("/ws/stt"), "--exec", command, folder=tmp_path) as found:
+        speaker.play().wait()
+        wait_until(lambda: len(found.texts) == 1, 10, "the first text")
+        speaker.play().wait()
+        assert found.end() == 0, found.said
+        assert complete(2, found.texts)
+        assert [normalized(line) for line in notes.read_text().splitlines()] == found.texts
+        assert found.said.count("Listening to") == 1
+
+
+def test_events_as_json(whisper: Daemon, speaker: Speaker, tmp_path: Path) -> None:
+    with listener(speaker, "--url", whisper.url("/ws/stt"), "--json", folder=tmp_path) as found:
+        speaker.play().wait()
+        assert found.end(signal.SIGTERM) == 0
+        events = [json.loads(line) for line in found.out.read_text().splitlines()]
+        assert events[0] == {"type": "ready"}
+        (final,) = [event for event in events if event["type"] == "final"]
+        assert len(final["words"]) >= 10
+        assert any(event["type"] == "partial" for event in events)
+
+
+def test_a_daemon_that_dies_in_the_middle_of_a_sentence_loses_no_word(
+    models: Path, speaker: Speaker, tmp_path: Path
+) -> None:
+    address = f"unix:{tmp_path / 'socket'}"
+    with (
+        running_daemon(models, "--listen", address) as first,
+        listener(speaker, "--url", address, folder=tmp_path) as found,
+    ):
+        speaker.play().wait()
+        wait_until(lambda: len(found.texts) == 1, 10, "the first text")
+        playing = speaker.play()
+        time.sleep(1.5)
+        first.process.kill()
+        playing.wait()
+        with running_daemon(models, "--listen", address):
+            speaker.play().wait()
+            assert found.end() == 0, found.said
+        assert complete(3, found.texts)
+        assert found.said.count("what is said is kept meanwhile") == 1
+        assert found.said.count("connected again") == 1
+
+
+def test_push_to_talk(whisper: Daemon, speaker: Speaker, tmp_path: Path) -> None:
+    keyboard, terminal = pty.openpty()
+    before = termios.tcgetattr(terminal)
+    with listener(speaker, "--url", whisper.url("/ws/stt"), "--push-to-talk", folder=tmp_path, stdin=terminal) as found:
+        speaker.play().wait()
+        os.write(keyboard, b" ")
+        wait_until(lambda: "speak\n" in found.said, 5, "it to hear")
+        speaker.play().wait()
+        os.write(keyboard, b" ")
+        wait_until(lambda: found.texts, 5, "the text, without a pause")
+        speaker.play().wait()
+        assert found.end() == 0, found.said
+        assert complete(1, found.texts)
+    assert termios.tcgetattr(terminal) == before
+    os.close(keyboard)
+    os.close(terminal)
+
+
+def test_push_to_talk_without_a_terminal(whisper: Daemon, speaker: Speaker, tmp_path: Path) -> None:
+    reading, button = os.pipe()
+    with listener(speaker, "--url", whisper.url("/ws/stt"), "--push-to-talk", folder=tmp_path, stdin=reading) as found:
+        os.write(button, b"down\n")
+        wait_until(lambda: "speak\n" in found.said, 5, "it to hear")
+        speaker.play().wait()
+        os.write(button, b"up\n")
+        os.close(button)
+        assert found.process.wait(30) == 0, found.said
+        assert complete(1, found.texts)
+    os.close(reading)
+
+
+def test_a_microphone_that_is_taken_away(whisper: Daemon, speaker: Speaker, tmp_path: Path) -> None:
+    with listener(speaker, "--url", whisper.url("/ws/stt"), folder=tmp_path) as found:
+        playing = speaker.play()
+        time.sleep(2.5)
+        speaker.process.kill()
+        playing.wait()
+        assert found.process.wait(30) == 69
+        assert "is gone" in found.said
+        assert found.texts[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "part"),
+    [
+        (["--list-devices"], 0, "default"),
+        (["--device", "nobody has this"], 69, "sttd listen --list-devices"),
+        (["--device", "77"], 69, "sttd listen --list-devices"),
+        (["--exec", "nobody-has-this-program"], 78, "there is no command nobody-has-this-program"),
+        (["--exec", "'"], 78, "No closing quotation"),
+        (["--url", "ws://127.0.0.1:9/ws/stt"], 69, "no sttd answers"),
+        (["--url", "nonsense"], 69, "an address is like"),
+    ],
+)
+def test_what_is_there_and_what_is_not(
+    speaker: Speaker, tmp_path: Path, arguments: list[str], code: int, part: str
+) -> None:
+    with listener(speaker, *arguments, folder=tmp_path) as found:
+        assert found.process.wait(30) == code
+        assert part in found.said + found.out.read_text()
+        assert "Traceback" not in found.said

