@@ -214,6 +214,15 @@ def test_the_page_is_installed(machine: Machine) -> None:
         assert b"<title>sttd" in page.read()
 
 
+def test_the_doctor_finds_all_well(machine: Machine) -> None:
+    machine.run("systemctl", "restart", "sttd.service")
+    found = json.loads(machine.run("/opt/sttd/bin/sttd", "doctor", "--json"))
+    assert {finding["what"]: finding["state"] for finding in found if finding["state"] != "ok"} == {}
+    (service,) = [finding["text"] for finding in found if finding["what"] == "service"]
+    assert re.fullmatch(r"sttd\.service is active running; exposure \d\.\d OK", service)
+    assert sum(finding["text"].endswith("sttd runs there") for finding in found) == 2
+
+
 def test_home_assistant_as_its_page_says(machine: Machine, beckett: Clip) -> None:
     """The settings and the commands of docs/home-assistant.md, but for the address: here it is the loopback one."""
     page = (ROOT / "docs/home-assistant.md").read_text()

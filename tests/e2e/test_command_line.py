@@ -36,7 +36,7 @@ def sttd(
             stdin=file,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=200,
             check=False,
         )
 

@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trustme
 
 from tests.support import Daemon, environment, running_daemon
 
@@ -79,6 +80,22 @@ def test_ports(whisper: Daemon, models: Path) -> None:
     assert code == 1
     assert found["port"]["text"].endswith("Address already in use")
     assert found["port"]["todo"]
+
+
+def test_ports_of_every_kind_and_family(models: Path, tmp_path: Path) -> None:
+    authority, pem = trustme.CA(), tmp_path / "server.pem"
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(pem))
+    tls = ("--set", f"server.tls_cert={pem}", "--set")
+    with running_daemon(models, *tls, "server.tls_listen=127.0.0.1:0", "--listen", "[::1]:0") as daemon:
+        said = "".join(daemon.lines)
+        secure, six = re.search(r"wss://([\d.]+:\d+)/", said), re.search(r"ws://(\[::1\]:\d+)/", said)
+        assert secure
+        assert six
+        for arguments in ((*FREE, *tls, f"server.tls_listen={secure[1]}"), ("--listen", six[1])):
+            code, found = doctor(models, *arguments)
+            assert code == 0
+            assert found["port"]["text"].endswith("sttd runs there")
+            assert found["port"]["text"].startswith(arguments[-1].partition("=")[2] or arguments[-1])
 
 
 def test_a_library_that_crashes_on_this_processor(models: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.e2e.test_openai import encoded
 from tests.support import Clip, Daemon, at_16k_mono, environment, normalized, running_daemon, wait_until
 
 
@@ -164,3 +165,54 @@ def read_all(terminal: int) -> str:
         shown += data
     os.close(terminal)
     return shown.decode(errors="replace")
+
+
+FORMATS = {  # suffix: container, codec, rate, channels
+    "3gp": ("3gp", "aac", 16000, 1),
+    "aac": ("adts", "aac", 44100, 2),
+    "ac3": ("ac3", "ac3", 48000, 2),
+    "aiff": ("aiff", "pcm_s16be", 44100, 2),
+    "au": ("au", "pcm_s16be", 8000, 1),
+    "avi": ("avi", "mp3", 44100, 2),
+    "caf": ("caf", "pcm_s16le", 48000, 1),
+    "flac": ("flac", "flac", 44100, 2),
+    "flv": ("flv", "mp3", 44100, 2),
+    "m4a": ("ipod", "aac", 44100, 2),
+    "mka": ("matroska", "libopus", 48000, 2),
+    "mkv": ("matroska", "aac", 48000, 2),
+    "mov": ("mov", "pcm_s16le", 48000, 2),
+    "mp3": ("mp3", "libmp3lame", 44100, 2),
+    "mp4": ("mp4", "aac", 48000, 2),
+    "mpg": ("mpeg", "mp2", 44100, 2),
+    "oga": ("ogg", "libopus", 48000, 2),
+    "opus": ("ogg", "libopus", 48000, 1),
+    "ts": ("mpegts", "aac", 48000, 2),
+    "w64": ("w64", "pcm_s16le", 16000, 1),
+    "wav": ("wav", "pcm_f32le", 48000, 2),
+    "webm": ("webm", "libopus", 48000, 1),
+    "wma": ("asf", "libmp3lame", 44100, 2),
+}
+
+
+def test_every_format_and_damaged_files(whisper: Daemon, two_cities: Clip, tmp_path: Path) -> None:
+    """What the suffixes of a folder promise is read; half a file gives what it has, or says why not."""
+    whole, halves, texts = tmp_path / "whole", tmp_path / "half", tmp_path / "texts"
+    whole.mkdir()
+    halves.mkdir()
+    for suffix, form in FORMATS.items():
+        data = encoded(two_cities, *form)
+        (whole / f"{suffix}.{suffix}").write_bytes(data)
+        (halves / f"{suffix}.{suffix}").write_bytes(data[: len(data) * 2 // 3])
+    options = ("--url", whisper.url("/ws/stt"), "--output")
+    done = sttd(whole, *options, texts)
+    assert done.returncode == 0, done.stderr
+    found = {file.stem: normalized(file.read_text()) for file in texts.iterdir()}
+    assert set(found) == set(FORMATS)
+    assert {name for name, text in found.items() if "best of times" not in text} == set()
+    done = sttd(halves, *options, tmp_path / "half of it")
+    texts_of_halves = {file.stem for file in (tmp_path / "half of it").iterdir()}
+    refused = set(re.findall(r"half/\w+\.(\w+): ", done.stderr))
+    assert texts_of_halves | refused == set(FORMATS)
+    assert len(texts_of_halves) >= 15, refused  # the others keep their index at the end
+    assert done.returncode == (1 if refused else 0)
+    assert "Traceback" not in done.stderr

@@ -113,6 +113,8 @@ class Batch:
         self._kind = kind
         self._fields = fields
         self._bar = _bar(work) if not self._single else None
+        self._bytes_per_s = 0.0  # of the last file that is done: others are probably alike
+        self._shown: dict[Path, int] = {}  # bytes of files at work that the bar has
 
     async def run(self, at_once: int) -> None:
         """Transcribe all. `at_once`: the maximum of files at once at each daemon."""
@@ -134,9 +136,11 @@ class Batch:
                 self._say(f"{job.file}: {job.target} is there already")
             else:
                 try:
-                    said = _print_from_thread if self._streams else _nothing
+                    said = _print_from_thread if self._streams else partial(self._advance_from_thread, job.file)
                     call = partial(endpoint.transcribe, job.file, self._fields, said)
-                    self._keep(job, await trio.to_thread.run_sync(call, abandon_on_cancel=True))
+                    found = await trio.to_thread.run_sync(call, abandon_on_cancel=True)
+                    self._keep(job, found)
+                    self._bytes_per_s = job.file.stat().st_size / max(found.duration_s, 0.1)
                 except BrokenPipeError:
                     raise
                 except (SttdError, OSError) as error:
@@ -144,7 +148,19 @@ class Batch:
                     self._say(f"sttd: {error}")
             if self._bar is not None:
                 with suppress(OSError):
-                    self._bar.update(job.file.stat().st_size)
+                    self._bar.update(job.file.stat().st_size - self._shown.pop(job.file, 0))
+
+    def _advance_from_thread(self, file: Path, utterance: Utterance) -> None:
+        if self._bar is not None:
+            trio.from_thread.run_sync(self._advance, file, utterance.end)
+
+    def _advance(self, file: Path, position_s: float) -> None:
+        """Move the bar to a position in a file. Only a guess: the end of a file is known when it is reached."""
+        with suppress(OSError):
+            done = min(int(position_s * self._bytes_per_s), file.stat().st_size)
+            self._bar.update(done - self._shown.get(file, 0))
+            self._bar.set_postfix_str(f"{file.name} {position_s:.0f} s")
+            self._shown[file] = done
 
     @property
     def _streams(self) -> bool:
@@ -172,10 +188,6 @@ class Batch:
 
 def _print_from_thread(utterance: Utterance) -> None:
     trio.from_thread.run_sync(partial(print, utterance.text, flush=True))
-
-
-def _nothing(utterance: Utterance) -> None:
-    pass
 
 
 def _bar(work: Sequence[Job]) -> Any:
