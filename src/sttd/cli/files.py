@@ -156,6 +156,7 @@ class Batch:
 
     def _advance(self, file: Path, position_s: float) -> None:
         """Move the bar to a position in a file. Only a guess: the end of a file is known when it is reached."""
+        assert self._bar is not None
         with suppress(OSError):
             done = min(int(position_s * self._bytes_per_s), file.stat().st_size)
             self._bar.update(done - self._shown.get(file, 0))
