@@ -101,7 +101,7 @@ uninstall:
 	systemctl daemon-reload
 	test -e $(PREFIX)/pyvenv.cfg && rm -rf $(PREFIX) /var/lib/private/sttd /var/cache/private/sttd /var/lib/sttd /var/cache/sttd
 
-# The page in a real Chromium, where there is one. With STTD_PICTURES=FOLDER each state is kept as a picture.
+# The page in a real Chromium and a real Firefox, where they are. With STTD_PICTURES=FOLDER each state is kept as a picture.
 browser: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m browser tests/browser
 

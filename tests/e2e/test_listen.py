@@ -1,75 +1,34 @@
-"""`sttd listen`: what a microphone hears. The microphone is PulseAudio's monitor of a loudspeaker that nobody has."""
+"""`sttd listen`: what a microphone hears."""
 
 from __future__ import annotations
 
 import json
 import os
 import pty
-import shutil
 import signal
 import subprocess
 import sys
 import termios
 import time
 from contextlib import contextmanager
-from ctypes.util import find_library
 from typing import TYPE_CHECKING
 
-import jiwer
 import pytest
-import soundfile
 
-from tests.support import ROOT, Daemon, environment, normalized, running_daemon, wait_until
+from tests.loudspeaker import CAN_HEAR, WHY_NOT, Speaker, complete, loudspeaker
+from tests.support import Daemon, environment, normalized, running_daemon, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-SAID = "what you hear is turned into text on your own machine"
-
-
-def complete(said: int, texts: list[str]) -> bool:
-    """Whether so many sentences are there, with every word; the recognizer may take some for others."""
-    compared = jiwer.process_words(" ".join([SAID] * said), " ".join(texts))
-    return compared.deletions == 0 and compared.wer < 0.25
-
-
-NEEDED = ("pulseaudio", "paplay")
-
-pytestmark = pytest.mark.skipif(
-    not all(map(shutil.which, NEEDED)) or not find_library("portaudio"),
-    reason="pulseaudio, libportaudio2 and libasound2-plugins are not installed: there is no microphone to listen to",
-)
-
-
-class Speaker:
-    """A PulseAudio server with a loudspeaker, whose monitor is the microphone of `environment`."""
-
-    def __init__(self, folder: Path) -> None:
-        socket = folder / "native"
-        modules = (f"module-native-protocol-unix socket={socket} auth-anonymous=1", "module-null-sink rate=48000")
-        command = ["pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1", "--use-pid-file=no"]
-        command += [part for module in modules for part in ("-L", module)]
-        own = {"XDG_RUNTIME_DIR": str(folder), "HOME": str(folder)}
-        self.process = subprocess.Popen(command, env={**os.environ, **own}, stderr=subprocess.DEVNULL)
-        self.environment = {**own, "PULSE_SERVER": f"unix:{socket}"}
-        self.speech = folder / "speech.wav"
-        samples, rate = soundfile.read(ROOT / "src/sttd/sample.wav", dtype="int16")
-        soundfile.write(self.speech, samples[int(1.9 * rate) :], rate)  # its second sentence
-        wait_until(socket.exists, 20, "PulseAudio")
-
-    def play(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(["paplay", str(self.speech)], env={**os.environ, **self.environment})
+pytestmark = pytest.mark.skipif(not CAN_HEAR, reason=WHY_NOT)
 
 
 @pytest.fixture
 def speaker(tmp_path: Path) -> Iterator[Speaker]:
-    folder = tmp_path / "pulse"
-    folder.mkdir(mode=0o700)
-    found = Speaker(folder)
-    yield found
-    found.process.kill()
-    found.process.wait()
+    with loudspeaker(tmp_path) as found:
+        yield found
 
 
 class Listener:
@@ -159,11 +118,13 @@ def test_push_to_talk(whisper: Daemon, speaker: Speaker, tmp_path: Path) -> None
     before = termios.tcgetattr(terminal)
     with listener(speaker, "--url", whisper.url("/ws/stt"), "--push-to-talk", folder=tmp_path, stdin=terminal) as found:
         speaker.play().wait()
+        time.sleep(0.5)  # it is not heard as soon as it is played
         os.write(keyboard, b" ")
         wait_until(lambda: "speak\n" in found.said, 5, "it to hear")
         speaker.play().wait()
         os.write(keyboard, b" ")
         wait_until(lambda: found.texts, 5, "the text, without a pause")
+        time.sleep(0.5)  # the key has been obeyed
         speaker.play().wait()
         assert found.end() == 0, found.said
         assert complete(1, found.texts)

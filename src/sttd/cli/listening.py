@@ -137,6 +137,7 @@ class _Listening:
         """The first signal waits for the last text, the second does not."""
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as received:
             await anext(received)
+            await trio.sleep(self._microphone.delay_s)
             self._live.end()
             await anext(received)
             self._given_up = True
@@ -147,10 +148,11 @@ class _Listening:
         with _keys() as keys:
             while data := await trio.to_thread.run_sync(os.read, 0, 100, abandon_on_cancel=True):
                 for _ in range(sum(data.count(key) for key in keys)):
-                    self._talking = not self._talking
-                    if not self._talking:
+                    self._screen.say("..." if self._talking else "speak")
+                    if self._talking:
+                        await trio.sleep(self._microphone.delay_s)  # what was said before the key is on its way
                         self._live.flush()
-                    self._screen.say("speak" if self._talking else "...")
+                    self._talking = not self._talking
         self._talking = False
         self._live.end()
 

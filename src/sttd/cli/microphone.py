@@ -70,6 +70,8 @@ class Microphone:
                 callback=self._heard,
                 finished_callback=self._finished,
             )
+            self.delay_s = self._stream.latency + 1 / PIECES_PER_SECOND
+            """From a sound to the call of `take`, at most."""
         except (self._portaudio.PortAudioError, ValueError) as error:
             which = f"the microphone {name}" if name else "the microphone"
             raise Unavailable(
