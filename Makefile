@@ -46,7 +46,7 @@ fresh-%:
 SOAK_S ?= 600
 ROOM_H ?= 48
 reliability: $(VENV)/.installed-test
-	STTD_SOAK_S=$(SOAK_S) STTD_ROOM_HOURS=$(ROOM_H) $(BIN)/python -m pytest -s -m reliability tests/reliability tests/e2e/test_whisper.py
+	STTD_SOAK_S=$(SOAK_S) STTD_ROOM_HOURS=$(ROOM_H) $(BIN)/python -m pytest -s -m reliability tests/reliability tests/e2e/test_whisper.py tests/e2e/test_listen.py
 
 # What of the Python code the tests reach: lines and branches, in the daemons that they start too.
 cover: export COVERAGE_RCFILE = $(CURDIR)/tests/coverage.ini

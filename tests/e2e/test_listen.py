@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import termios
+import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(not CAN_HEAR, reason=WHY_NOT)
+pytestmark = [pytest.mark.reliability, pytest.mark.skipif(not CAN_HEAR, reason=WHY_NOT)]  # they take as long as speech
 
 
 @pytest.fixture
@@ -176,3 +179,43 @@ def test_what_is_there_and_what_is_not(
         assert found.process.wait(30) == code
         assert part in found.said + found.out.read_text()
         assert "Traceback" not in found.said
+
+
+def test_a_daemon_without_a_model_and_one_whose_model_is_damaged(
+    models: Path, speaker: Speaker, tmp_path: Path
+) -> None:
+    with (
+        running_daemon(tmp_path / "empty", ready=False) as daemon,
+        listener(speaker, "--url", daemon.url("/ws/stt"), folder=tmp_path) as found,
+    ):
+        assert found.process.wait(30) == 69
+        assert found.said == "sttd: No STT model available\n"
+    shutil.copytree(models / "faster_whisper/tiny.en", tmp_path / "bad/faster_whisper/tiny.en")
+    (tmp_path / "bad/faster_whisper/tiny.en/config.json").write_text("{}")
+    with (
+        running_daemon(tmp_path / "bad", ready=False) as daemon,
+        listener(speaker, "--url", daemon.url("/ws/stt"), folder=tmp_path) as found,
+    ):
+        assert found.process.wait(30) == 70
+        assert "config.json" in found.said
+
+
+@pytest.mark.parametrize("greeting", [b"", b"SSH-2.0-x\r\n"])
+def test_whatever_else_listens_there_is_told(speaker: Speaker, tmp_path: Path, greeting: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def greet() -> None:
+            with suppress(OSError):
+                connection, _ = server.accept()
+                connection.sendall(greeting)
+                time.sleep(12)
+                connection.close()
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        address = f"ws://127.0.0.1:{server.getsockname()[1]}/ws/stt"
+        with listener(speaker, "--url", address, folder=tmp_path) as found:
+            assert found.process.wait(30) == 69
+            assert address in found.said
+            assert "Traceback" not in found.said
+        thread.join()

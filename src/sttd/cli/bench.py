@@ -26,7 +26,7 @@ SILENT_PER_SPEAKER = 4
 """Open microphones for each one that somebody speaks into."""
 MIN_CONNECTIONS = 8
 FASTER = 0.9
-"""A setting is recommended that brings a text within this part of the time."""
+"""A setting is recommended if a text comes within this part of the time."""
 HEAD = f"{'MODEL':20}{'LOADED':>8}{'SPEED':>8}{'FINAL':>9}{'STREAMS':>9}{'MEMORY':>10}{'A STREAM':>10}"
 LEGEND = """SPEED    seconds of a recording that are transcribed in a second
 FINAL    from the end of speech to the text, with one live stream; half a second of it is silence
@@ -36,7 +36,7 @@ MEMORY   of the daemon with the model, and what each live stream adds"""
 
 def add_options(parser: Parser) -> None:
     """Say what the command takes."""
-    add_settings(parser)
+    add_settings(parser, "--config", "--language", "--set")
     names = parser.add_argument("name", nargs="*", help="models to measure (default: all that are here)")
     completed(names, model_names())
     parser.add_argument("--json", action="store_true", help="print the figures and the settings as JSON")
@@ -48,7 +48,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     config = load_settings(arguments).config
     store = Store.of(config)
-    bench = _Bench(store, quiet=arguments.json)
+    given = vars(arguments)
+    options = ["--set", f"models.dir={store.root}", "--set", "faster_whisper.workers=0"]
+    options += [part for name in ("config", "language") if name in given for part in (f"--{name}", given[name])]
+    options += [part for assignment in given.get("set", ()) for part in ("--set", assignment)]
+    bench = _Bench(options, quiet=arguments.json)
     entries = _entries(arguments.name, store)
     sizes = [size for entry in entries if (size := bench.measured(entry.provider, entry.name))]
     if not sizes:
@@ -86,8 +90,10 @@ def _entries(names: Sequence[str], store: Store) -> list[Entry]:
 
 
 class _Bench:
-    def __init__(self, store: Store, *, quiet: bool) -> None:
-        self._store = store
+    """Measures, and shows what it measures. `options` are those of `sttd serve`."""
+
+    def __init__(self, options: Sequence[str], *, quiet: bool) -> None:
+        self._options = options
         self._quiet = quiet
         self._terminal = sys.stderr.isatty() and not quiet
         if not quiet:
@@ -115,9 +121,9 @@ class _Bench:
     def _size(self, provider: str, model: str, *options: str, counts: Sequence[int] = ()) -> Size | None:
         from sttd.cli.sizing import size
 
-        store = ("--set", f"models.dir={self._store.root}")
         try:
-            return size(model, provider, [*store, *options], lambda what: self._show(f"{model}: {what} ..."), counts)
+            chosen = [*self._options, *options]
+            return size(model, provider, chosen, lambda what: self._show(f"{model}: {what} ..."), counts)
         except SttdError as error:
             print(f"sttd: {model}: {error}", file=sys.stderr, flush=True)
             return None

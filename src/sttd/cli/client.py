@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 PIECE_BYTES = RATE // 10 * 2
 FLUSH, EOF = '{"type": "flush"}', '{"type": "eof"}'
+CONNECT_S = 10.0
 ABNORMAL, IN_ORDER = 1006, 1000
 FOR_GOOD = (1008, 4429)
 """Close codes: an option cannot be used; the quota is used up."""
@@ -83,13 +84,17 @@ async def connected(url: str, token: str, options: Mapping[str, object]) -> Asyn
     headers = [(b"Authorization", f"Bearer {token}".encode())] if token else []
     async with trio.open_nursery() as nursery:
         try:
-            if url.startswith("unix:"):
-                stream = await trio.open_unix_socket(url.removeprefix("unix:"))
-                target = f"/ws/stt?{query}"
-                websocket = await wrap_client_stream(nursery, stream, "localhost", target, extra_headers=headers)
-            else:
-                target = f"{url}{'&' if '?' in url else '?'}{query}"
-                websocket = await connect_websocket_url(nursery, target, extra_headers=headers)
+            with trio.fail_after(CONNECT_S):  # an answer that is none is waited for without an end otherwise
+                if url.startswith("unix:"):
+                    stream = await trio.open_unix_socket(url.removeprefix("unix:"))
+                    target = f"/ws/stt?{query}"
+                    websocket = await wrap_client_stream(nursery, stream, "localhost", target, extra_headers=headers)
+                else:
+                    target = f"{url}{'&' if '?' in url else '?'}{query}"
+                    websocket = await connect_websocket_url(nursery, target, extra_headers=headers)
+        except trio.TooSlowError:
+            hint = ", or is its certificate not one that this machine trusts" if url.startswith("wss:") else ""
+            raise Unavailable(f"{url} does not answer within {CONNECT_S:g} s; is it sttd{hint}?") from None
         except ConnectionRejected as rejected:
             said = (rejected.body or b"").decode(errors="replace").strip()
             raise Unavailable(f"sttd at {url} refuses: {rejected.status_code} {said}".rstrip()) from None

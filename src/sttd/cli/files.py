@@ -109,10 +109,10 @@ class Batch:
         self._waiting = list(reversed(work))
         self._single = len(work) == 1 and work[0].target is None
         self._named = len(work) > 1
-        self._endpoints = endpoints
         self._kind = kind
+        self._endpoints = endpoints
         self._fields = fields
-        self._bar = _bar(work) if not self._single else None
+        self._bar = None if self._streams else _bar(work)
         self._bytes_per_s = 0.0  # of the last file that is done: others are probably alike
         self._shown: dict[Path, int] = {}  # bytes of files at work that the bar has
 

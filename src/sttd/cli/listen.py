@@ -20,7 +20,7 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--language", default="", metavar="CODE", help="language that is spoken")
     parser.add_argument("--device", default="", metavar="NAME", help="number of a microphone, or a part of its name")
     parser.add_argument("--list-devices", action="store_true", help="print the microphones, the default one marked")
-    how = "listen between two presses of the space key alone (without a terminal: between two lines of standard input)"
+    how = "listen only from one press of the space key to the next; without a terminal, from line to line of its input"
     parser.add_argument("--push-to-talk", action="store_true", help=how)
     parser.add_argument(
         "--exec", default="", metavar="CMD", help="run a command for each final; the text is its last argument"

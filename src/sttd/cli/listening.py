@@ -21,7 +21,7 @@ from sttd.cli.live import Live
 from sttd.cli.microphone import PIECES_PER_SECOND, Microphone, devices
 from sttd.cli.options import token
 from sttd.cli.screen import Screen
-from sttd.errors import ConfigError, Unavailable, first
+from sttd.errors import ConfigError, SttdError, Unavailable, first
 
 if TYPE_CHECKING:
     import argparse
@@ -68,6 +68,7 @@ class _Listening:
         self._welcomed = False
         self._microphone_gone = False
         self._given_up = False
+        self._problem: SttdError | None = None
         loop = trio.lowlevel.current_trio_token()
 
         def soon(call: Callable[..., None], *values: bytes) -> None:
@@ -91,10 +92,15 @@ class _Listening:
                 if self._arguments.push_to_talk:
                     session.start_soon(self._obey_keys)
                 with self._microphone:
-                    await self._live.run()
+                    try:
+                        await self._live.run()
+                    except SttdError as error:  # the commands are run first
+                        self._problem = error
                 session.cancel_scope.cancel()
         if self._given_up:
             raise KeyboardInterrupt
+        if self._problem:
+            raise self._problem
         if self._microphone_gone:
             raise Unavailable(f"the microphone {self._microphone.name} is gone")
 
@@ -135,7 +141,9 @@ class _Listening:
 
     async def _obey_signals(self, all_of_it: trio.CancelScope) -> None:
         """The first signal waits for the last text, the second does not."""
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as received:
+        ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # nohup
+        ends = (signal.SIGINT, signal.SIGTERM, *(() if ignored else (signal.SIGHUP,)))
+        with trio.open_signal_receiver(*ends) as received:
             await anext(received)
             await trio.sleep(self._microphone.delay_s)
             self._live.end()

@@ -23,6 +23,8 @@ def _portaudio() -> Any:
         raise Unavailable("sttd listen needs the extra microphone: pip install 'sttd[microphone]'") from None
     except OSError:
         raise Unavailable("sttd listen needs PortAudio: sudo apt install libportaudio2") from None
+    except Exception as error:  # PortAudioError, whose class cannot be imported then
+        raise Unavailable(f"PortAudio does not start: {error}") from None
     return sounddevice
 
 
@@ -55,6 +57,8 @@ class Microphone:
         self._closing = False
         self.overflows = 0
         """How often sound was lost because this machine was busy."""
+        if not name and self._portaudio.default.device[0] < 0:
+            raise Unavailable("there is no microphone; sttd listen --list-devices has what there is")
         try:
             about = self._portaudio.query_devices(int(name) if name.isdecimal() else name or None, "input")
             self.name = about["name"]
@@ -72,7 +76,7 @@ class Microphone:
             )
             self.delay_s = self._stream.latency + 1 / PIECES_PER_SECOND
             """From a sound to the call of `take`, at most."""
-        except (self._portaudio.PortAudioError, ValueError) as error:
+        except (self._portaudio.PortAudioError, ValueError, OverflowError) as error:
             which = f"the microphone {name}" if name else "the microphone"
             raise Unavailable(
                 f"{which} cannot be used: {error}; sttd listen --list-devices has what there is"

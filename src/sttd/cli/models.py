@@ -133,6 +133,8 @@ def _pull(arguments: argparse.Namespace) -> int:
 
     config = load_settings(arguments).config
     store = Store.of(config)
+    if arguments.url and len(arguments.name) > 1:
+        raise ConfigError("--from is for one model")
     for entry in _entries(arguments, config):
         if store.has(entry):
             print(f"{entry.name} is here already: {store.path(entry)}")

@@ -10,8 +10,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import shtab
-
 from sttd.config.config import Config
 from sttd.config.loading import Loaded, load
 from sttd.config.settings import settings_of
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
 USAGE = 64
 URL = "ws://127.0.0.1:3000/ws/stt"
 """Where the commands look for a daemon."""
-FILES, FOLDERS = shtab.FILE, shtab.DIRECTORY
+FILES, FOLDERS = "FILE", "DIRECTORY"
 """What a shell completes an argument with: see `completed`."""
 
 
@@ -51,8 +49,10 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 
 
 def completed(action: argparse.Action, what: Any) -> None:
-    """Say what a shell completes an argument with: FILES, FOLDERS, or a list of words. shtab reads it there."""
-    vars(action)["complete"] = shtab.cmd(r"printf '%s\n' " + " ".join(what)) if isinstance(what, list) else what
+    """Say what a shell completes an argument with: FILES, FOLDERS, or a list of words."""
+    if shtab := sys.modules.get("shtab"):  # `sttd completion` imports it; all else does without
+        words = isinstance(what, list)
+        vars(action)["complete"] = shtab.cmd(r"printf '%s\n' " + " ".join(what)) if words else vars(shtab)[what]
 
 
 def model_names() -> list[str]:
@@ -60,8 +60,8 @@ def model_names() -> list[str]:
     return list(catalog())
 
 
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a command that reads settings."""
+def add_settings(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Add the options of a command that reads settings: those of `names`, by default all."""
     group = parser.add_argument_group("settings")
     providers = list(provider_names())
     levels = ["debug", "info", "warning", "error"]
@@ -75,6 +75,8 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         ("--log-level", "LEVEL", "store", "debug, info, warning or error", levels),
         ("--set", "KEY=VALUE", "append", "any setting, such as endpoint.min_silence_ms=300", keys),
     ):
+        if names and name not in names:
+            continue
         added = group.add_argument(name, metavar=metavar, action=action, help=text, default=argparse.SUPPRESS)
         if words:
             completed(added, words)

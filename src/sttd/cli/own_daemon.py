@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import signal
 import subprocess
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 ALONE = ("server.tls_listen", "server.health_listen", "vosk_server.listen", "wyoming.listen", "access.tokens_file")
 """Settings that are emptied: the machine's own daemon has those addresses, and nobody else gets to this one."""
+PR_SET_PDEATHSIG = 1
 START_S = 300.0
 """Timeout for the model to be loaded."""
 
@@ -49,7 +51,12 @@ def own_daemon(options: Sequence[str]) -> Iterator[OwnDaemon]:
         command = [sys.executable, "-m", "sttd", *options, "--listen", f"unix:{path}", "--log-level", "error"]
         command += [part for setting in ALONE for part in ("--set", f"{setting}=")]
         process = subprocess.Popen(  # noqa: S603 - this very program
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=_end_with_parent,  # noqa: PLW1509 - there are no threads yet
         )
         try:
             _wait_until_ready(process, path, Path(log.name))
@@ -57,6 +64,11 @@ def own_daemon(options: Sequence[str]) -> Iterator[OwnDaemon]:
         finally:
             process.kill()  # it has nothing to keep
             process.wait()
+
+
+def _end_with_parent() -> None:
+    """In the child: be killed when the command is, by whatever (prctl(2))."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], path: str, log: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import sys
 from typing import TYPE_CHECKING
 from unicodedata import combining, east_asian_width
@@ -26,7 +26,7 @@ class Screen:
         """Show an event; those without a text are passed over."""
         kind, text = event.get("type"), str(event.get("text", ""))
         if kind == "partial" and self._partials:
-            last = tail(text, shutil.get_terminal_size().columns - 1)
+            last = tail(text, os.get_terminal_size(sys.stderr.fileno()).columns - 1)
             print(f"{CLEAR}{DIM}{last}{PLAIN}", end="", file=sys.stderr, flush=True)
         elif kind == "final":
             self._clear()

@@ -19,18 +19,22 @@ from sttd.cli.client import PIECE_BYTES, connected, next_event
 from sttd.cli.own_daemon import own_daemon
 from sttd.cli.upload import Endpoint
 from sttd.engines.base import sample
-from sttd.errors import SttdError
+from sttd.errors import SttdError, first
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from trio_websocket import WebSocketConnection
 
+    from sttd.cli.own_daemon import OwnDaemon
+
 GOAL_S = 1.0
 """A final is in time if it comes so soon after the end of speech."""
 PATIENCE_S = 4.0
 """A final that has not come by then never comes."""
 MAX_STREAMS = 32
+SAMPLE_S = 0.25
+"""Between two looks at the daemon's memory."""
 LOUD = 500
 """Samples of the recording beyond this are speech."""
 BREATH_S = 0.5
@@ -76,17 +80,27 @@ def size(
         Endpoint(daemon.address).transcribe(file, {}, lambda _utterance: None)
         decoded_s = time.monotonic() - started
         memory_mb = daemon.memory_mb()
-        latency_s = _latencies(lambda count: trio.run(_streams, daemon.address, speech, count), progress, counts)
-        grown_mb = max(0.0, daemon.memory_mb() - memory_mb)
+        grown_mb: dict[int, float] = {}
+
+        def slowest(count: int) -> float:
+            try:
+                latency_s, most_mb = trio.run(_streams, daemon, speech, count)
+            except BaseExceptionGroup as group:  # an interrupt
+                raise first(group) from None
+            grown_mb[count] = max(0.0, most_mb - memory_mb)
+            return latency_s
+
+        latency_s = _latencies(slowest, progress, counts)
+    streams = max((count for count, latency in latency_s.items() if latency <= GOAL_S), default=0)
     return Size(
         model=model,
         provider=provider,
         load_s=load_s,
         times_as_fast=len(speech) / 2 / RATE / decoded_s,
         latency_s=latency_s,
-        streams=max((count for count, latency in latency_s.items() if latency <= GOAL_S), default=0),
+        streams=streams,
         memory_mb=memory_mb,
-        session_mb=grown_mb / max(latency_s),
+        session_mb=grown_mb[streams or 1] / (streams or 1),
     )
 
 
@@ -113,19 +127,26 @@ def _latencies(
     return measured
 
 
-async def _streams(address: str, speech: bytes, count: int) -> float:
-    """Run live streams, each a little later than the one before, and return the slowest final's latency."""
+async def _streams(daemon: OwnDaemon, speech: bytes, count: int) -> tuple[float, float]:
+    """Run live streams, each a little later than the one before.
+
+    Returns the slowest final's latency, and the most memory meanwhile in MB.
+    """
     latencies: list[float] = []
+    memory_mb = [0.0]
     async with trio.open_nursery() as nursery:
         for number in range(count):
-            nursery.start_soon(_stream, address, speech, STAGGER_S * number / count, latencies)
-    return max(latencies)
+            nursery.start_soon(_stream, daemon.address, speech, STAGGER_S * number / count, latencies)
+        while len(latencies) < count:
+            memory_mb.append(daemon.memory_mb())
+            await trio.sleep(SAMPLE_S)
+    return max(latencies), max(memory_mb)
 
 
 async def _stream(address: str, speech: bytes, delay_s: float, latencies: list[float]) -> None:
     await trio.sleep(delay_s)
     latency = math.inf
-    with suppress(SttdError, BaseExceptionGroup):
+    try:
         async with connected(address, "", {}) as websocket, trio.open_nursery() as nursery:
             spoken = trio.current_time() + _end_of_speech(speech)
             nursery.start_soon(_speak, websocket, speech)
@@ -135,6 +156,8 @@ async def _stream(address: str, speech: bytes, delay_s: float, latencies: list[f
                     if event.get("type") == "final" and late > 0:
                         latency = late
             nursery.cancel_scope.cancel()
+    except* SttdError:
+        pass  # refused, or cut: as late as can be
     latencies.append(latency)
 
 

@@ -106,7 +106,9 @@ def _try(engine: Engine) -> None:
         said = " ".join(done.stderr.decode(errors="replace").split())[-300:]
         raise ModelError(f"{engine.library} was killed by {ended} {_over(engine)}" + (f": {said}" if said else ""))
     if done.returncode:
-        said = done.stdout.decode(errors="replace").strip() or f"{engine.library} failed"
+        said = done.stdout.decode(errors="replace").strip()
+        if not said:
+            said = f"{engine.library} failed: " + " ".join(done.stderr.decode(errors="replace").split())[-300:]
         raise ModelError(f"{said} ({_suspects(engine)})")
 
 

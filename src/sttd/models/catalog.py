@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+from sttd.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,8 +53,16 @@ class Entry:
     files: Mapping[str, str] = field(default_factory=dict)
 
     def mirrored(self, urls: Sequence[str]) -> Entry:
-        """Return this model with other sources: addresses of zip archives, or of folders with its files."""
+        """Return this model with other sources: addresses of zip archives, or of folders with its files.
+
+        Raises ConfigError if an address cannot be used.
+        """
         names = next((source.names for source in self.sources if source.names), tuple(self.files))
+        for url in urls:
+            if not re.match(r"https?://[^/\[\]]+/?", url):
+                raise ConfigError(f"--from {url}: an address begins with https:// or http://")
+            if not names and not urlsplit(url).path.endswith(".zip"):
+                raise ConfigError(f"--from {url}: the files of {self.name} are not known; give the address of a .zip")
         places = (
             Source(kind="zip", url=url, pinned=bool(self.files))
             if urlsplit(url).path.endswith(".zip")

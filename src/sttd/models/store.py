@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from sttd.config.config import Config
 
 MANIFEST = ".sttd.json"
-NEEDED = {"faster_whisper": (("model.bin",), ("config.json",)), "vosk": (("am/final.mdl", "final.mdl"),)}
-"""Files without which a folder is not a model of a provider; of each group one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,24 +113,18 @@ class Store:
         shutil.rmtree(self._partial(entry), ignore_errors=True)
         return self.path(entry)
 
-    def take(self, origin: str, fill: Callable[[Path], Entry]) -> tuple[Entry, Path]:
-        """Add a model whose files `fill` puts into a folder; return it and its folder. `origin` is kept for the record.
+    def take(self, origin: str, fill: Callable[[Path], tuple[Entry, bool]]) -> tuple[Entry, Path]:
+        """Add a model; return it and its folder.
 
-        Raises ModelError if a file is missing or differs from its digest, Unavailable if the store cannot be written.
+        `fill` puts its files into a folder, and returns the model and whether its files are pinned. `origin` is kept
+        for the record. Raises ModelError if a file is missing or differs from its digest, Unavailable if the store
+        cannot be written.
         """
         try:
             with self._staging() as staging:
-                entry = fill(staging)
-                for alternatives in NEEDED.get(entry.provider, ()):
-                    if not any((staging / name).is_file() for name in alternatives):
-                        raise ModelError(f"{origin}: not a model of {entry.provider}, without {alternatives[0]}")
+                entry, pinned = fill(staging)
                 with self._lock(entry, lambda _text: None):
-                    try:
-                        self._add(entry, staging, origin, pinned=True)
-                    except ModelError:
-                        if all(source.pinned for source in entry.sources):
-                            raise
-                        self._add(entry, staging, origin, pinned=False)
+                    self._add(entry, staging, origin, pinned=pinned)
                 return entry, self.path(entry)
         except OSError as error:
             raise Unavailable(f"the model store {self.root} cannot be written: {error.strerror}") from None
@@ -141,7 +133,10 @@ class Store:
     def _staging(self) -> Iterator[Path]:
         folder = self.root / ".staging"
         folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as staging:
+        for left in folder.iterdir():  # by a process that was killed
+            if not Path("/proc", left.name.partition("-")[0]).exists():
+                shutil.rmtree(left, ignore_errors=True)
+        with TemporaryDirectory(dir=folder, prefix=f"{os.getpid()}-", ignore_cleanup_errors=True) as staging:
             files = Path(staging) / "files"
             files.mkdir(mode=0o755)
             yield files
@@ -150,8 +145,6 @@ class Store:
         """Check what is in `staging` and make it visible. Raises ModelError if a file is missing or differs."""
         digests = digests_of(staging)
         if pinned:
-            if not entry.files:
-                raise ModelError(f"the catalog has no digests of {entry.name}")
             _compare(entry, digests)
             for extra in digests.keys() - entry.files.keys():
                 (staging / extra).unlink()
