@@ -57,7 +57,7 @@ class Machine:
         """Run a command in it; what it prints, with `errors` also on standard error."""
         if errors:
             command = ("sh", "-c", '"$@" 2>&1', "sh", *command)
-        within = ("nsenter", "--all", "--target", str(self.init), "--wd=/", "env", "-i")
+        within = ("nsenter", "--all", "--target", str(self.init), "--wd", "env", "-i")
         path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         certificates = "PIP_CERT=/etc/ssl/certs/ca-certificates.crt"
         return run(*within, path, certificates, *command, check=check, timeout=timeout)
