@@ -75,7 +75,7 @@ def _folder() -> Path:
     state = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
     if state:  # set by systemd from StateDirectory=
         return Path(state) / "loads"
-    home = os.environ.get("XDG_STATE_HOME") or Path(os.environ.get("HOME") or "/nonexistent") / ".local/state"
+    home = os.environ.get("XDG_STATE_HOME") or Path(os.environ.get("HOME") or "/dev/null") / ".local/state"
     return Path(home) / "sttd/loads"
 
 
