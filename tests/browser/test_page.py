@@ -81,6 +81,16 @@ def test_two_utterances_from_the_microphone(page: Page) -> None:
     assert page.evaluate("document.querySelector('#microphone').ariaPressed") == "false"
 
 
+def test_a_page_that_is_opened_while_the_model_loads(
+    browser: AbstractContextManager[Page], models: Path, tmp_path: Path
+) -> None:
+    """As a newcomer does, to whom `make serve` prints the address at once; the first load takes some seconds."""
+    state = str(tmp_path / "state")
+    with running_daemon(models, ready=False, XDG_STATE_HOME=state) as daemon, browser as page:
+        page.go(f"http://{daemon.address}/")
+        page.wait_for("tiny.en, faster_whisper", "#engine")
+
+
 def test_push_to_talk(page: Page) -> None:
     page.key("keyDown", "Space", " ")
     page.wait_for("best of", "#partial")

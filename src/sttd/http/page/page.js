@@ -303,6 +303,9 @@ addEventListener("keydown", (event) => event.key === "Escape" && plainly());
 
 // What serves here
 
+let looks = 60;
+const LOOK_MS = 2000;
+
 async function about() {
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
   try {
@@ -312,6 +315,7 @@ async function about() {
     $("engine").textContent = models.map(({ id }) => id).join(", ");
     $("languages").replaceChildren(...model.languages.map((code) => Object.assign(document.createElement("option"), { value: code })));
     if (model.languages.length === 1) $("language").placeholder = model.languages[0];
+    if (models.length < 2 && looks-- > 0) setTimeout(about, LOOK_MS); // the model is not loaded yet
   } catch {
     say("sttd does not answer.", true);
   }
