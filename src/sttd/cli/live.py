@@ -106,7 +106,7 @@ class Live:
                         raise
                     problem = str(error)
                 if before != self._sessions:
-                    self._say(f"sttd: {problem}; what is said is kept meanwhile")
+                    self._say(f"sttd: {problem}; connecting again, and keeping what you say")
                     pause_s = FIRST_PAUSE_S
                 await trio.sleep(pause_s)
                 pause_s = min(2 * pause_s, MAX_PAUSE_S)
