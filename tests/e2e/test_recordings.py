@@ -72,6 +72,7 @@ def warm_up(daemon: Daemon, two_cities: Clip) -> float:
     return memory.peak
 
 
+@pytest.mark.reliability
 def test_an_hour_in_one_message_is_answered_in_order_and_in_bounded_memory(
     models: Path, hour: tuple[bytearray, list[str]], two_cities: Clip
 ) -> None:
@@ -86,6 +87,7 @@ def test_an_hour_in_one_message_is_answered_in_order_and_in_bounded_memory(
     assert memory.peak - usual < AHEAD + 20
 
 
+@pytest.mark.reliability
 def test_an_hour_in_one_message_on_the_plain_protocol_is_one_reply(
     models: Path, hour: tuple[bytearray, list[str]], two_cities: Clip
 ) -> None:

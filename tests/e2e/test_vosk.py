@@ -35,7 +35,9 @@ def monologue(korean: list[Clip]) -> bytes:
     return b"".join(at_16k_mono(clip) + bytes(32000) for clip in korean[:8])
 
 
-@pytest.mark.parametrize("milliseconds", [20, 100, 250])
+@pytest.mark.parametrize(
+    "milliseconds", [100, *(pytest.param(other, marks=pytest.mark.reliability) for other in (20, 250))]
+)
 def test_finals_with_the_gate_off_are_those_of_a_bare_recognizer(
     vosk: Daemon, bare: Any, monologue: bytes, milliseconds: int
 ) -> None:
@@ -47,6 +49,7 @@ def test_finals_with_the_gate_off_are_those_of_a_bare_recognizer(
     assert events[0] == {"type": "ready"}
 
 
+@pytest.mark.reliability
 def test_each_recording_with_the_gate_off_is_as_the_bare_recognizer_hears_it(
     vosk: Daemon, bare: Any, korean: list[Clip]
 ) -> None:

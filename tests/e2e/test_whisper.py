@@ -72,6 +72,7 @@ def test_word_error_rate_on_shared_recordings(whisper: Daemon, direct: Any) -> N
     assert ours <= theirs + 0.006
 
 
+@pytest.mark.reliability
 def test_noise_gives_hardly_any_text(whisper: Daemon) -> None:
     clips = shared_clips("noise/")
     if not clips:
