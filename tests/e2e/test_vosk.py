@@ -19,7 +19,9 @@ def bare(still_models: Path) -> Any:
     import vosk
 
     vosk.SetLogLevel(-1)
-    return vosk.KaldiRecognizer(vosk.Model(str(still_models / "vosk/vosk-small-ko")), 16000)
+    recognizer = vosk.KaldiRecognizer(vosk.Model(str(still_models / "vosk/vosk-small-ko")), 16000)
+    bare_finals(recognizer, [bytes(32000)])  # its first stream is heard a little differently; sttd's have had theirs
+    return recognizer
 
 
 def bare_finals(recognizer: Any, stream: list[bytes]) -> list[str]:
