@@ -8,11 +8,9 @@ PYTHON_CODE := src tests bench tools setup.py
 NATIVE := $(wildcard src/sttd/_*.pyx)
 BUILD_INPUTS := pyproject.toml setup.py $(NATIVE) $(wildcard src/sttd/_*.pxd src/sttd/_*.h)
 
-PREFIX ?= /opt/sttd
-EXTRAS ?= vosk,faster-whisper,groq,flac
 MODEL ?=
 
-.PHONY: serve test lint man bench cover fuzz check-native sanitize valgrind cover-native arm64 booted fresh reliability lock lowest browser clients home-assistant clean install announce uninstall
+.PHONY: serve test lint man wheels deb release packages bench cover fuzz check-native sanitize valgrind cover-native arm64 booted fresh reliability lock lowest browser clients home-assistant clean install
 
 serve: $(VENV)/.installed
 	$(BIN)/sttd models pull
@@ -31,7 +29,7 @@ lint: $(VENV)/.installed-test $(VENV)/.installed-lint
 	$(BIN)/lint-imports
 	cd src && ../$(BIN)/python -m mypy.stubtest sttd._pcm sttd._resampler sttd._vad --ignore-missing-stub
 
-# The service in a booted Debian, as root: debootstrap, systemd-nspawn. Takes some minutes a release.
+# The package in dist/ (`make packages`) in a booted Debian, as root: debootstrap, systemd-nspawn. Some minutes a release.
 RELEASES ?= bookworm trixie
 booted: $(RELEASES:%=booted-%)
 booted-%: $(VENV)/.installed-test
@@ -63,43 +61,38 @@ fuzz: $(VENV)/.installed-test $(VENV)/.installed-fuzz
 
 # The manual page, from the parser of the command line.
 MAN ?= build/sttd.1
-man: $(VENV)/.installed-test
+man: $(VENV)/.installed-package
 	mkdir -p $(dir $(MAN))
 	$(BIN)/argparse-manpage --module sttd.cli.main --function manual --prog sttd --project-name sttd --manual-title sttd \
 	  --description "speech to text on your own box" --include docs/manual.txt --output $(MAN)
 
-# As root: a virtual environment, a model, the units, and settings where there are none yet; starts it.
-install:
-	$(PYTHON) -m venv $(PREFIX)
-	$(call locked,$(PREFIX)/bin/pip,$(subst $(COMMA), ,$(EXTRAS)))
-	$(PREFIX)/bin/pip install $(PIP_FLAGS) --no-deps .
-	install -d -m 755 /etc/sttd $(PREFIX)/models $(PREFIX)/share/doc
-	install -m 644 docs/*.md README.md SECURITY.md $(PREFIX)/share/doc
-	install -D -m 644 docs/protocols/*.md -t $(PREFIX)/share/doc/protocols
-	install -D -m 644 docs/pictures/*.png -t $(PREFIX)/share/doc/pictures
-	test -e /etc/sttd/sttd.toml || install -m 644 systemd/sttd.toml /etc/sttd/sttd.toml
-	umask 022 && STTD_MODELS__DIR=$(PREFIX)/models $(PREFIX)/bin/sttd models pull $(MODEL)
-	install -m 644 systemd/sttd.service systemd/sttd.socket /etc/systemd/system/
-	systemctl daemon-reload
-	systemctl enable sttd.socket sttd.service
-	systemctl stop sttd.service
-	systemctl restart sttd.socket
-	systemctl start sttd.service
+# What is published, in dist/: wheels and a source distribution; Debian packages; with a bill of materials and checksums.
+wheels deb: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
+ARCHITECTURES ?= amd64 arm64
+wheels: $(VENV)/.installed-package
+	tools/wheels.sh $(patsubst arm64,aarch64,$(patsubst amd64,x86_64,$(ARCHITECTURES)))
 
-# As root: Home Assistant finds the Wyoming listener by itself (docs/home-assistant.md).
-WYOMING_PORT ?= 10300
-announce:
-	@command -v avahi-daemon >/dev/null || { echo "this needs avahi-daemon: apt install avahi-daemon"; exit 1; }
-	install -d -m 755 /etc/avahi/services
-	sed 's/10300/$(WYOMING_PORT)/' systemd/avahi/sttd.service > /etc/avahi/services/sttd.service
+deb: MAN = build/sttd.1
+deb: wheels man
+	umask 022 && PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tools.deb $(ARCHITECTURES)
 
-# As root. What was written by hand stays: /etc/sttd and the unit's drop-ins.
-uninstall:
-	rm -f /etc/avahi/services/sttd.service
-	systemctl disable --now sttd.socket sttd.service
-	rm -f /etc/systemd/system/sttd.service /etc/systemd/system/sttd.socket
-	systemctl daemon-reload
-	test -e $(PREFIX)/pyvenv.cfg && rm -rf $(PREFIX) /var/lib/private/sttd /var/cache/private/sttd /var/lib/sttd /var/cache/sttd
+release:
+	rm -rf dist
+	$(MAKE) deb ARCHITECTURES="$(ARCHITECTURES)"
+	$(BIN)/cyclonedx-py requirements requirements/all.txt --pyproject pyproject.toml --output-reproducible \
+	  --output-file dist/sttd.cdx.json
+	cd dist && sha256sum sttd* > SHA256SUMS
+
+# For this machine alone, and a look inside.
+packages: ARCHITECTURES = $(shell dpkg --print-architecture)
+packages: $(VENV)/.installed-test release
+	$(BIN)/python -m pytest -m packages tests/packages
+
+# As root: the package for this machine, and a model. `apt purge sttd` removes both.
+install: ARCHITECTURES = $(shell dpkg --print-architecture)
+install: deb
+	apt-get install -y $(ARCHITECTURES:%=./dist/sttd_*_%.deb)
+	sttd models pull $(MODEL)
 
 # The page in a real Chromium and a real Firefox, where they are. With STTD_PICTURES=FOLDER each state is kept as a picture.
 browser: $(VENV)/.installed-test

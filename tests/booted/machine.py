@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 from contextlib import contextmanager, suppress
@@ -32,12 +33,16 @@ def filled() -> Path:
     inside = ("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--pipe", "-D", str(root))
     install = "apt-get update -qq && apt-get install -y -qq --no-install-recommends"
     run(*inside, "--setenv=DEBIAN_FRONTEND=noninteractive", "sh", "-c", f"{install} {' '.join(PACKAGES)}")
-    for name in run("git", "-C", str(ROOT), "ls-files").split():
-        if (ROOT / name).is_file():
-            (root / "src" / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, root / "src" / name)
-    shutil.copytree(CACHE / "models", root / "opt/sttd/models", symlinks=True)
+    shutil.copy(package(), root / "opt")
+    shutil.copytree(ROOT / "tests/plugins", root / "opt/plugins")
+    shutil.copytree(CACHE / "models/vosk/vosk-small-ko", root / "media/stick/vosk-small-ko")
     return root
+
+
+def package() -> Path:
+    """The newest that `make deb` has made for this machine."""
+    arch = run("dpkg", "--print-architecture").strip()
+    return max((ROOT / "dist").glob(f"sttd_*_{arch}.deb"), key=lambda path: path.stat().st_mtime)
 
 
 def run(*command: str, check: bool = True, timeout: float = 600) -> str:
@@ -129,9 +134,11 @@ def booted(root: Path, *options: str) -> Iterator[Machine]:
         stderr=log,
         stdin=subprocess.DEVNULL,
     )
+    inits: list[int] = []
     try:
         wait_until(lambda: children(process.pid), 30, "the machine's init")
-        machine = Machine(root, children(process.pid)[0])
+        inits = children(process.pid)
+        machine = Machine(root, inits[0])
         wait_until(lambda: "running" in state(machine) or "degraded" in state(machine), 90, "the machine to be up")
         yield machine
         if process.poll() is None:
@@ -140,7 +147,8 @@ def booted(root: Path, *options: str) -> Iterator[Machine]:
         with suppress(subprocess.TimeoutExpired):
             process.wait(30)
         if process.poll() is None:
-            process.kill()
+            for pid in (*inits, process.pid):  # a machine outlives systemd-nspawn
+                os.kill(pid, signal.SIGKILL)
             process.wait()
         log.close()
 

@@ -1,4 +1,4 @@
-"""The service as it is installed: a booted Debian, `make install`, and what may happen to it in a year.
+"""The service as it is installed: a booted Debian, the package, and what may happen to it in a year.
 
 `make booted` runs it, as root. The machine shares the loopback interface with this one, so clients run here.
 """
@@ -13,7 +13,7 @@ import shutil
 import socket
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
@@ -25,7 +25,7 @@ from wyoming.asr import Transcript
 from wyoming.audio import AudioChunk, AudioStop
 from wyoming.client import AsyncClient
 
-from tests.booted.machine import Machine, booted, filled
+from tests.booted.machine import Machine, booted, filled, package, run
 from tests.support import ROOT, Clip, at_16k_mono, finals, json_events, pieces, wait_until
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ def machine(models: object) -> Iterator[Machine]:
     if os.getuid():
         pytest.skip("only root can boot a machine")
     with booted(filled()) as machine:
-        machine.run("sh", "-c", "cd /src && make install EXTRAS=vosk,faster-whisper", timeout=600)
+        machine.run("sh", "-c", "apt-get install -y --no-install-recommends /opt/sttd_*.deb", timeout=600)
+        machine.run("sttd", "models", "pull")
         yield machine
 
 
@@ -66,10 +67,36 @@ def settings(machine: Machine) -> Iterator[Any]:
     machine.run("systemctl", "restart", "sttd.service")
 
 
+@contextmanager
+def knocking() -> Iterator[list[OSError]]:
+    """Connect again and again; the errors of those that were refused."""
+    refused: list[OSError] = []
+    over = threading.Event()
+
+    def knock() -> None:
+        while not over.is_set():
+            try:
+                socket.create_connection(("127.0.0.1", 3000), timeout=5).close()
+            except OSError as error:
+                refused.append(error)
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=knock)
+    thread.start()
+    try:
+        yield refused
+    finally:
+        over.set()
+        thread.join()
+
+
 def test_it_is_installed_started_and_understands_speech(machine: Machine, beckett: Clip) -> None:
     assert machine.show("ActiveState") == "active"
     assert machine.show("ActiveState", "sttd.socket") == "active"
-    assert len(machine.run("/opt/sttd/bin/sttd", "transcribe").split()) > 5
+    assert len(machine.run("sttd", "transcribe").split()) > 5
+    with connect("ws://127.0.0.1:8000/api/v1/ws") as client:
+        client.send(at_16k_mono(beckett))
+        assert "fail" in str(client.recv()).lower()
     with connect(URL) as client:
         assert "fail" in " ".join(finals(json_events(client, at_16k_mono(beckett)))).lower()
     wait_until(lambda: "ready" in machine.show("StatusText"), 10, "the status")
@@ -88,28 +115,23 @@ def test_the_journal_has_priorities_and_no_transcripts(machine: Machine) -> None
     assert "fail" not in json.dumps([entry["MESSAGE"] for entry in ours]).lower()
 
 
+def test_vosk_with_a_model_from_a_stick(machine: Machine, settings: Any, korean: list[Clip]) -> None:
+    machine.run("sttd", "models", "import", "/media/stick/vosk-small-ko")
+    settings("Environment=STT_PROVIDER=vosk STTD_MODEL=vosk-small-ko")
+    pcm = at_16k_mono(korean[0])
+    with connect(URL, open_timeout=60) as client:
+        text = " ".join(finals(json_events(client, pcm)))
+    with connect("ws://127.0.0.1:8000/api/v1/ws") as client:
+        client.send(pcm)
+        assert str(client.recv()) == text != ""
+
+
 def test_killed_it_is_started_again_and_nobody_is_refused(machine: Machine, beckett: Clip) -> None:
     before = machine.show("NRestarts")
-    refused: list[Exception] = []
-    over = threading.Event()
-
-    def knock() -> None:
-        while not over.is_set():
-            try:
-                socket.create_connection(("127.0.0.1", 3000), timeout=5).close()
-            except OSError as error:
-                refused.append(error)
-            time.sleep(0.02)
-
-    knocking = threading.Thread(target=knock)
-    knocking.start()
-    try:
+    with knocking() as refused:
         machine.run("systemctl", "kill", "-s", "KILL", "--kill-who=main", "sttd.service")
         with connect(URL, open_timeout=60) as client:
             assert finals(json_events(client, at_16k_mono(beckett)))
-    finally:
-        over.set()
-        knocking.join()
     assert not refused
     assert int(machine.show("NRestarts")) == int(before) + 1
 
@@ -135,7 +157,7 @@ def test_a_burst_of_clients_through_the_socket_is_served_whole(machine: Machine)
 
 
 def test_a_wedged_loop_is_noticed(machine: Machine, settings: Any, beckett: Clip) -> None:
-    settings("Environment=PYTHONPATH=/src/tests/plugins STTD_PROVIDER=wedged", "WatchdogSec=6")
+    settings("Environment=PYTHONPATH=/opt/plugins STTD_PROVIDER=wedged", "WatchdogSec=6")
     before = machine.show("MainPID")
     with connect(URL) as client:
         client.send(at_16k_mono(beckett))
@@ -144,7 +166,7 @@ def test_a_wedged_loop_is_noticed(machine: Machine, settings: Any, beckett: Clip
 
 
 def test_memory_that_runs_out_ends_sttd_alone(machine: Machine, settings: Any, beckett: Clip) -> None:
-    settings("Environment=PYTHONPATH=/src/tests/plugins STTD_PROVIDER=hungry", "MemoryHigh=infinity", "MemoryMax=400M")
+    settings("Environment=PYTHONPATH=/opt/plugins STTD_PROVIDER=hungry", "MemoryHigh=infinity", "MemoryMax=400M")
     others = machine.show("MainPID", "systemd-journald.service")
     before = machine.show("MainPID")
     with machine.memory_limited(int(before), 400 << 20), connect(URL) as client:
@@ -216,7 +238,7 @@ def test_the_page_is_installed(machine: Machine) -> None:
 
 def test_the_doctor_finds_all_well(machine: Machine) -> None:
     machine.run("systemctl", "restart", "sttd.service")
-    found = json.loads(machine.run("/opt/sttd/bin/sttd", "doctor", "--json"))
+    found = json.loads(machine.run("sttd", "doctor", "--json"))
     assert {finding["what"]: finding["state"] for finding in found if finding["state"] != "ok"} == {}
     (service,) = [finding["text"] for finding in found if finding["what"] == "service"]
     assert re.fullmatch(r"sttd\.service is active running; exposure \d\.\d (SAFE|OK)", service)
@@ -231,7 +253,7 @@ def test_home_assistant_as_its_page_says(machine: Machine, beckett: Clip) -> Non
     chosen = blocks["toml"].replace("0.0.0.0", "127.0.0.1").replace('"base"', '"tiny.en"')
     machine.write("/etc/sttd/sttd.toml", dedent(chosen) + kept)
     commands = dedent(blocks["sh"]).replace("sudo ", "")
-    machine.run("sh", "-ec", f"cd /src && {commands}")
+    machine.run("sh", "-ec", commands)
     try:
         assert asyncio.run(said_to_wyoming("tcp://127.0.0.1:10300", at_16k_mono(beckett)))
     finally:
@@ -252,13 +274,21 @@ async def said_to_wyoming(uri: str, pcm: bytes) -> str:
 
 
 def test_an_upgrade_keeps_the_settings_and_brings_the_new_code(machine: Machine, beckett: Clip) -> None:
+    """To the same package with a higher version; whoever connects meanwhile is served."""
+    newer = machine.root / "opt/newer"
+    run("dpkg-deb", "-R", str(package()), str(newer))
+    control = newer / "DEBIAN/control"
+    control.write_text(re.sub("(?m)^Version: .*", "Version: 99", control.read_text()))
+    (newer / "opt/sttd/lib/site-packages/sttd/news.py").write_text("")
+    machine.run("dpkg-deb", "-Znone", "-b", "/opt/newer", "/opt/newer.deb")
     machine.write("/etc/sttd/sttd.toml", "# mine\n" + (machine.root / "etc/sttd/sttd.toml").read_text())
-    machine.write("/src/src/sttd/news.py", "")
-    machine.run("sh", "-c", "cd /src && make install EXTRAS=vosk,faster-whisper", timeout=600)
+    with knocking() as refused:
+        machine.run("apt-get", "install", "-y", "/opt/newer.deb", timeout=600)
+        with connect(URL, open_timeout=60) as client:
+            assert finals(json_events(client, at_16k_mono(beckett)))
+    assert not refused
     assert (machine.root / "etc/sttd/sttd.toml").read_text().startswith("# mine\n")
-    machine.run("/opt/sttd/bin/python", "-c", "import sttd.news")
-    with connect(URL) as client:
-        assert finals(json_events(client, at_16k_mono(beckett)))
+    machine.run("/opt/sttd/bin/python3", "-c", "import sttd.news")
 
 
 def test_a_filesystem_that_is_read_only(machine: Machine, beckett: Clip) -> None:
@@ -271,10 +301,16 @@ def test_a_filesystem_that_is_read_only(machine: Machine, beckett: Clip) -> None
             assert finals(json_events(client, at_16k_mono(beckett)))
 
 
-def test_uninstall_leaves_settings_alone(machine: Machine) -> None:
+def test_after_a_reboot_it_runs_and_removed_it_leaves_nothing(machine: Machine, beckett: Clip) -> None:
     with booted(machine.root) as again:
-        again.run("sh", "-c", "cd /src && make uninstall")
+        wait_until(lambda: again.show("ActiveState") == "active", 60, "the service")
+        with connect(URL) as client:
+            assert finals(json_events(client, at_16k_mono(beckett)))
+        again.run("apt-get", "remove", "-y", "sttd")
         assert again.show("LoadState") == "not-found"
-    assert not (machine.root / "opt/sttd").exists()
-    assert not (machine.root / "etc/systemd/system/sttd.service").exists()
-    assert (machine.root / "etc/sttd/sttd.toml").exists()
+        assert (machine.root / "etc/sttd/sttd.toml").exists()
+        assert (machine.root / "opt/sttd/models/faster_whisper/tiny.en").exists()
+        assert not (machine.root / "opt/sttd/lib").exists()
+        again.run("apt-get", "purge", "-y", "sttd")
+        left = again.run("find", "/etc", "/opt/sttd", "/usr", "/var", "-name", "*sttd*", check=False).split()
+        assert [path for path in left if not path.startswith("/var/log/journal")] == []

@@ -111,7 +111,7 @@ def test_a_long_utterance_that_comes_at_once_has_time_to_be_sent(
 ) -> None:
     """Twenty seconds take five, which is more than the deadline, and more than may wait to be sent."""
     pcm = (2 * b"".join(at_16k_mono(clip) for clip in korean))[: 20 * 32000]
-    with start_deepgram("deepgram.deadline_s=2") as daemon, daemon.json(gate=0) as client:
+    with start_deepgram("deepgram.deadline_s=3.5") as daemon, daemon.json(gate=0) as client:
         events = json_events(client, pcm)
     assert finals(events)
     assert [event for event in events if event["type"] == "error"] == []

@@ -209,7 +209,7 @@ def _service(config: Config) -> Iterator[Finding]:  # noqa: ARG001
         return
     state = _systemd("systemctl", "show", "--value", "-p", "LoadState,ActiveState,SubState", "sttd.service").split()
     if "loaded" not in state:
-        yield Finding("service", OK, "sttd is not installed as a service (make install)")
+        yield Finding("service", OK, "sttd is not installed as a service")
         return
     runs = "active" in state
     score = re.search(r"level for \S+: ([\d.]+ \w+)", _systemd("systemd-analyze", "security", "sttd.service"))

@@ -1,0 +1,1 @@
+"""What builds, checks and tries the project; not part of what is installed."""
