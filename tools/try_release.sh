@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tries what `make release` has put into dist/, as root: tools/try_release.sh arm64 trixie
-# In a fresh root without a compiler: the wheel by pip and by pipx, then the Debian package, started by hand; both
+# Tries what `make release` has put into dist/, as root: tools/try_release.sh arm64 trixie [wheel|deb]
+# In a fresh root without a compiler: the wheel by pip and by pipx, and the Debian package, started by hand; both
 # recognizers transcribe. Needs debootstrap, systemd-nspawn and the tests' models; for arm64 qemu-user-static, and time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -48,15 +48,18 @@ hear() { # sttd, a recording, options of the daemon
     test -n "$text"
 }'
 wheel=$(cd dist && ls sttd-*"$([ "$arch" = arm64 ] && echo aarch64 || echo x86_64)".whl)
-inside sh -euc "$hear
+parts=${3:-wheel deb}
+[[ $parts != *wheel* ]] || inside sh -euc "$hear
     ! command -v gcc
+    apt-get update -qq && apt-get install -y -qq --no-install-recommends libatomic1 # vosk on arm64
     python3 -m venv /venv
     /venv/bin/pip install -q --disable-pip-version-check 'dist/$wheel[vosk]'
     /venv/bin/sttd --version
     /venv/bin/sttd models import vosk-small-ko
     hear /venv/bin/sttd sample.wav --provider vosk --model vosk-small-ko
     pipx install --quiet 'dist/$wheel'
-    ~/.local/bin/sttd --version
+    ~/.local/bin/sttd --version"
+[[ $parts != *deb* ]] || inside sh -euc "$hear
     apt-get update -qq
     apt-get install -y -qq --no-install-recommends ./dist/sttd_*_$arch.deb
     du -sm /opt/sttd

@@ -25,6 +25,18 @@ DIST = ROOT / "dist"
 VERSION = sttd.__version__
 
 
+LIBRARIES = {
+    "ld-linux-aarch64.so.1": "libc6",
+    "ld-linux-x86-64.so.2": "libc6",
+    **{f"lib{name}": "libc6" for name in ("c.so.6", "dl.so.2", "m.so.6", "mvec.so.1", "pthread.so.0", "rt.so.1")},
+    "libatomic.so.1": "libatomic1",
+    "libgcc_s.so.1": "libgcc-s1",
+    "libstdc++.so.6": "libstdc++6",
+    "libz.so.1": "zlib1g",
+}
+"""Debian's package for each library of the system."""
+
+
 @pytest.fixture(scope="module")
 def wheel() -> Path:
     (found,) = DIST.glob(f"sttd-{VERSION}-*{platform.machine()}.whl")
@@ -101,6 +113,18 @@ def test_a_package_states_what_it_needs_and_the_licence_of_each_part(deb: Path, 
         name = metadata.name.partition("-")[0].replace("_", "[-_.]")
         assert re.search(rf"(?mi)^{name} [\w.]+: \S", stated), metadata
     shutil.rmtree(tmp_path)
+
+
+def test_every_library_is_inside_or_in_a_package_that_it_depends_on(tmp_path: Path) -> None:
+    for deb in DIST.glob("*.deb"):
+        tree = tmp_path / deb.stem
+        subprocess.run(["dpkg-deb", "-x", str(deb), str(tree)], check=True)
+        files = [path for path in (tree / "opt").rglob("*.so*") if path.is_file()]
+        read = subprocess.run(["readelf", "-d", *map(str, files)], capture_output=True, text=True, check=True)
+        needed = set(re.findall(r"NEEDED.*\[(.+)\]", read.stdout)) - {path.name for path in files}
+        depends = subprocess.check_output(["dpkg-deb", "-f", str(deb), "Depends"], text=True)
+        assert {LIBRARIES[name] for name in needed} <= set(re.findall(r"[\w+.-]+", depends))
+        shutil.rmtree(tree)
 
 
 def test_lintian_finds_no_error(deb: Path) -> None:
