@@ -40,7 +40,8 @@ fresh: $(RELEASES:%=fresh-%)
 fresh-%:
 	tools/fresh_root.sh $*
 
-# The acceptance figures, printed, and the tests that take long. The soak takes SOAK_S seconds; ROOM_H hours of a living room take a minute for five.
+# The acceptance figures, printed, and the tests that take long. The soak takes SOAK_S seconds; ROOM_H hours of a living
+# room take a minute for five.
 SOAK_S ?= 600
 ROOM_H ?= 48
 reliability: $(VENV)/.installed-test
@@ -61,7 +62,7 @@ fuzz: $(VENV)/.installed-test $(VENV)/.installed-fuzz
 
 # The manual page, from the parser of the command line.
 MAN ?= build/sttd.1
-man: $(VENV)/.installed-package
+man: $(VENV)/.installed-test
 	mkdir -p $(dir $(MAN))
 	$(BIN)/argparse-manpage --module sttd.cli.main --function manual --prog sttd --project-name sttd --manual-title sttd \
 	  --description "speech to text on your own box" --include docs/manual.txt --output $(MAN)
